@@ -1,0 +1,2 @@
+//! The command table, one file per family, and all state that commands share; no sockets.
+#![forbid(unsafe_code)]

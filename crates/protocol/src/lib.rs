@@ -1,0 +1,2 @@
+//! RESP2, RESP3 and inline requests to borrowed arguments, replies to bytes, the hash-slot rule.
+#![forbid(unsafe_code)]

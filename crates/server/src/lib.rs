@@ -1,0 +1,2 @@
+//! The machine room: event loops, input and output back ends, connections, wiring.
+

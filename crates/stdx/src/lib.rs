@@ -1,0 +1,2 @@
+//! What the standard library lacks: clock, seeded random numbers, histogram, checksums, keyed hash, number and glob rules.
+#![forbid(unsafe_code)]

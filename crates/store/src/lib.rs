@@ -1,0 +1,2 @@
+//! The keyspace of one partition: table, entries, expiry, memory accounting.
+
