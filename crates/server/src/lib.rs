@@ -1,2 +1,1 @@
 //! The machine room: event loops, input and output back ends, connections, wiring.
-

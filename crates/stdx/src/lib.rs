@@ -1,2 +1,7 @@
-//! What the standard library lacks: clock, seeded random numbers, histogram, checksums, keyed hash, number and glob rules.
+//! What the standard library lacks and every other crate needs: clock, seeded random numbers,
+//! keyed hash, number rules, glob patterns, sizes, histograms. Knows nothing of caches.
 #![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod hash;
+pub mod rng;

@@ -1,0 +1,45 @@
+//! The only place that asks the machine what time it is.
+//!
+//! Everything else is handed a time, so that it can be tested and simulated. Wall time (`now_ms`)
+//! decides expiry, as in Redis; monotonic time (`mono_us`) measures how long something took.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+static START: OnceLock<Instant> = OnceLock::new();
+
+/// Milliseconds since the Unix epoch.
+#[must_use]
+pub fn now_ms() -> u64 {
+    since_epoch().as_millis() as u64
+}
+
+/// Microseconds since the Unix epoch.
+#[must_use]
+pub fn now_us() -> u64 {
+    since_epoch().as_micros() as u64
+}
+
+/// Nanoseconds of a monotonic clock that starts near zero with the process.
+#[must_use]
+pub fn mono_ns() -> u64 {
+    instant().duration_since(*START.get_or_init(instant)).as_nanos() as u64
+}
+
+/// Microseconds of a monotonic clock that starts near zero with the process.
+#[must_use]
+pub fn mono_us() -> u64 {
+    mono_ns() / 1000
+}
+
+/// A monotonic instant, for callers that need the standard type.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+pub fn instant() -> Instant {
+    Instant::now()
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

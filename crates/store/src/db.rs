@@ -1,0 +1,521 @@
+//! One logical database of one partition: table, expiry index, accounting. The safe face of the
+//! store.
+//!
+//! Deadlines are milliseconds since the Unix epoch; a key is expired when the time is *past* its
+//! deadline, as in Redis. Nothing here looks at a clock or removes an expired key by itself: the
+//! caller decides, because a removal is an effect that must be reported.
+
+use crate::mem::entry::{Blob, EntryPtr, INLINE_MAX, OwnedEntry};
+use crate::table::{Core, Place, Table};
+use crate::wheel::Wheel;
+use hypercache_stdx::hash::KeyHasher;
+use std::sync::Arc;
+
+/// A key with its hash.
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'a> {
+    /// The key itself.
+    pub bytes: &'a [u8],
+    /// Its hash under the keyspace's [`KeyHasher`].
+    pub hash: u64,
+}
+
+/// A value on its way into the store.
+#[derive(Debug, Clone)]
+pub enum Payload<'a> {
+    /// Bytes to copy.
+    Slice(&'a [u8]),
+    /// A buffer to adopt.
+    Blob(Arc<Blob>),
+}
+
+impl Payload<'_> {
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Payload::Slice(bytes) => bytes,
+            Payload::Blob(blob) => blob,
+        }
+    }
+}
+
+/// What a write does to the key's deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// Leaves it.
+    Keep,
+    /// Removes it.
+    Clear,
+    /// Sets it, in milliseconds since the epoch.
+    At(u64),
+}
+
+/// A live entry, borrowed from its database.
+#[derive(Clone, Copy)]
+pub struct EntryRef<'a> {
+    entry: EntryPtr,
+    borrow: std::marker::PhantomData<&'a Db>,
+}
+
+impl<'a> EntryRef<'a> {
+    fn new(entry: EntryPtr) -> Self {
+        EntryRef { entry, borrow: std::marker::PhantomData }
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &'a [u8] {
+        self.entry.key()
+    }
+
+    /// The value's bytes.
+    #[inline]
+    #[must_use]
+    pub fn value(&self) -> &'a [u8] {
+        self.entry.value()
+    }
+
+    /// The value's buffer, when it has one of its own, shared.
+    #[must_use]
+    pub fn blob(&self) -> Option<Arc<Blob>> {
+        self.entry.blob()
+    }
+
+    /// The value as something that can be stored again.
+    #[must_use]
+    pub fn payload(&self) -> Payload<'a> {
+        match self.blob() {
+            Some(blob) => Payload::Blob(blob),
+            None => Payload::Slice(self.value()),
+        }
+    }
+
+    /// When the key expires, in milliseconds since the epoch.
+    #[inline]
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        self.entry.deadline()
+    }
+
+    /// Whether the key's time is past.
+    #[inline]
+    #[must_use]
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        self.deadline().is_some_and(|at| now_ms > at)
+    }
+
+    /// Whether the value was edited in place, which Redis shows as encoding `raw`.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        self.entry.is_raw()
+    }
+
+    /// When the key was last used, in seconds of the server's clock.
+    #[must_use]
+    pub fn access(&self) -> u32 {
+        self.entry.access()
+    }
+
+    /// Bytes that the entry takes.
+    #[must_use]
+    pub fn bytes_used(&self) -> usize {
+        self.entry.bytes_used()
+    }
+}
+
+/// An entry that left its database. Dropping it frees it, on whichever thread that happens.
+pub struct Removed(OwnedEntry);
+
+impl std::fmt::Debug for Removed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Removed({} bytes)", self.bytes_used())
+    }
+}
+
+impl Removed {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        self.0.entry().key()
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
+        self.0.entry().value()
+    }
+
+    /// The value as something that can be stored again.
+    #[must_use]
+    pub fn payload(&self) -> Payload<'_> {
+        EntryRef::new(self.0.entry()).payload()
+    }
+
+    /// When the key was to expire.
+    #[must_use]
+    pub fn deadline(&self) -> Option<u64> {
+        self.0.entry().deadline()
+    }
+
+    /// Whether the value was edited in place.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        self.0.entry().is_raw()
+    }
+
+    /// Bytes that are freed when this is dropped.
+    #[must_use]
+    pub fn bytes_used(&self) -> usize {
+        self.0.entry().bytes_used()
+    }
+}
+
+/// See the module's text.
+pub struct Db {
+    table: Table,
+    wheel: Wheel,
+    /// Keys that have a deadline.
+    expires: usize,
+    entry_bytes: usize,
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Db({} keys, {} expires, {} bytes)", self.len(), self.expires, self.bytes())
+    }
+}
+
+impl Db {
+    /// An empty database at the time `now_ms`.
+    #[must_use]
+    pub fn new(hasher: KeyHasher, now_ms: u64) -> Self {
+        Db { table: Table::new(hasher), wheel: Wheel::new(now_ms), expires: 0, entry_bytes: 0 }
+    }
+
+    /// The part that may be prefetched from without the lock.
+    #[must_use]
+    pub fn core(&self) -> &'static Core {
+        self.table.core()
+    }
+
+    /// Keys, expired ones that were not yet removed included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there are no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Keys with a deadline.
+    #[must_use]
+    pub fn expires(&self) -> usize {
+        self.expires
+    }
+
+    /// Buckets of the table.
+    #[must_use]
+    pub fn buckets(&self) -> usize {
+        self.table.buckets()
+    }
+
+    /// Bytes of entries, table and expiry index.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.entry_bytes + self.table.bytes() + self.wheel.bytes()
+    }
+
+    /// Bytes of table and expiry index alone.
+    #[must_use]
+    pub fn overhead_bytes(&self) -> usize {
+        self.table.bytes() + self.wheel.bytes()
+    }
+
+    /// The entry of `key`, expired or not.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, key: Key<'_>) -> Option<EntryRef<'_>> {
+        self.table.find(key.hash, key.bytes).map(|place| EntryRef::new(place.entry()))
+    }
+
+    /// The entry of `key`, and a note that it was used at `seconds`.
+    #[inline]
+    pub fn get_and_touch(&mut self, key: Key<'_>, seconds: u32) -> Option<EntryRef<'_>> {
+        let entry = self.table.find(key.hash, key.bytes)?.entry();
+        entry.set_access(seconds);
+        Some(EntryRef::new(entry))
+    }
+
+    /// Stores a value under `key`. Returns whether the key was there before.
+    #[inline]
+    pub fn set(&mut self, key: Key<'_>, value: Payload<'_>, ttl: Ttl, seconds: u32) -> bool {
+        let Some(place) = self.table.find(key.hash, key.bytes) else {
+            self.insert(key, value, ttl, seconds);
+            return false;
+        };
+        let entry = place.entry();
+        let has_room = !matches!(ttl, Ttl::At(_)) || entry.has_deadline_slot();
+        if let Payload::Slice(bytes) = value
+            && has_room
+            && entry.overwrite(bytes)
+        {
+            entry.set_raw(false);
+            entry.set_access(seconds);
+            self.set_ttl_in_place(key.hash, entry, ttl);
+            return true;
+        }
+        self.replace(key, place, value, ttl, seconds);
+        true
+    }
+
+    fn insert(&mut self, key: Key<'_>, value: Payload<'_>, ttl: Ttl, seconds: u32) {
+        let deadline = if let Ttl::At(at) = ttl { Some(at) } else { None };
+        let owned = create(key.bytes, value, deadline.is_some());
+        let entry = owned.entry();
+        entry.set_access(seconds);
+        self.entry_bytes += entry.bytes_used();
+        self.table.insert(key.hash, owned);
+        if let Some(at) = deadline {
+            self.set_ttl_in_place(key.hash, entry, Ttl::At(at));
+        }
+    }
+
+    fn replace(&mut self, key: Key<'_>, place: Place, value: Payload<'_>, ttl: Ttl, seconds: u32) {
+        let old = place.entry();
+        let deadline = match ttl {
+            Ttl::Keep => old.deadline(),
+            Ttl::Clear => None,
+            Ttl::At(at) => Some(at),
+        };
+        let entry = create(key.bytes, value, deadline.is_some());
+        entry.entry().set_access(seconds);
+        self.swap_entry(key.hash, place, entry, deadline);
+    }
+
+    /// Puts `entry` in the place of the key's old one and carries its deadline over.
+    fn swap_entry(&mut self, hash: u64, place: Place, new: OwnedEntry, deadline: Option<u64>) {
+        let entry = new.entry();
+        let owned_old = place.replace(new);
+        let old = owned_old.entry();
+        self.entry_bytes += entry.bytes_used();
+        self.entry_bytes -= old.bytes_used();
+        // A hint in the wheel is found by hash, so it now stands for the new entry.
+        entry.set_indexed(old.is_indexed());
+        if entry.has_deadline_slot() {
+            entry.set_deadline(old.deadline());
+            self.set_ttl_in_place(hash, entry, deadline.map_or(Ttl::Clear, Ttl::At));
+        } else if old.deadline().is_some() {
+            self.expires -= 1;
+        }
+    }
+
+    /// Sets the deadline of an entry that has room for it, and keeps count and index.
+    fn set_ttl_in_place(&mut self, hash: u64, entry: EntryPtr, ttl: Ttl) {
+        let new = match ttl {
+            Ttl::Keep => return,
+            Ttl::Clear => None,
+            Ttl::At(at) => Some(at),
+        };
+        if !entry.has_deadline_slot() {
+            debug_assert!(new.is_none(), "an entry without room was given a deadline");
+            return;
+        }
+        let old = entry.deadline();
+        entry.set_deadline(new);
+        self.expires += usize::from(new.is_some());
+        self.expires -= usize::from(old.is_some());
+        let Some(at) = new else { return };
+        let hint_comes_in_time = entry.is_indexed() && old.is_some_and(|old| old <= at);
+        if hint_comes_in_time {
+            return;
+        }
+        entry.set_indexed(true);
+        self.wheel.add(hash, at);
+        self.bound_wheel();
+    }
+
+    /// Stale hints may outnumber live ones only up to a bound; beyond it the wheel is made anew.
+    fn bound_wheel(&mut self) {
+        let bound = 2 * self.expires + self.len() / 2 + 64;
+        if self.wheel.len() <= bound {
+            return;
+        }
+        let mut wheel = self.wheel.emptied();
+        let hashes = self.table.hasher();
+        self.table.for_each(|entry| {
+            let deadline = entry.deadline();
+            entry.set_indexed(deadline.is_some());
+            if let Some(at) = deadline {
+                wheel.add(hashes.hash(entry.key()), at);
+            }
+        });
+        self.wheel = wheel;
+    }
+
+    /// Changes the deadline of a key. Returns whether the key is there.
+    pub fn set_ttl(&mut self, key: Key<'_>, ttl: Ttl) -> bool {
+        let Some(place) = self.table.find(key.hash, key.bytes) else { return false };
+        let entry = place.entry();
+        if let Ttl::At(at) = ttl
+            && !entry.has_deadline_slot()
+        {
+            let (raw, access, before) = (entry.is_raw(), entry.access(), entry.bytes_used());
+            let copy = match entry.take_blob() {
+                Some(blob) => OwnedEntry::external(key.bytes, blob, true),
+                None => OwnedEntry::inline(key.bytes, entry.value(), true),
+            };
+            self.entry_bytes -= before - entry.bytes_used();
+            copy.entry().set_raw(raw);
+            copy.entry().set_access(access);
+            self.swap_entry(key.hash, place, copy, Some(at));
+            return true;
+        }
+        self.set_ttl_in_place(key.hash, entry, ttl);
+        true
+    }
+
+    /// Makes the value of `key` exactly `len` bytes long (new bytes are zero, a missing key is
+    /// made) and hands it out for writing. Keeps the deadline.
+    pub fn edit(&mut self, key: Key<'_>, len: usize, seconds: u32, f: impl FnOnce(&mut [u8])) {
+        let place = match self.table.find(key.hash, key.bytes) {
+            Some(place) => place,
+            None => {
+                self.insert(key, Payload::Slice(b""), Ttl::Clear, seconds);
+                self.table.find(key.hash, key.bytes).expect("it was just inserted")
+            }
+        };
+        let entry = place.entry();
+        let fits_inline = len <= INLINE_MAX;
+        if !entry.is_external() && fits_inline {
+            self.edit_inline(key, place, len, f);
+        } else {
+            self.edit_blob(key, place, len, f);
+        }
+        let place = self.table.find(key.hash, key.bytes).expect("editing keeps the key");
+        place.entry().set_raw(true);
+        place.entry().set_access(seconds);
+    }
+
+    fn edit_inline(&mut self, key: Key<'_>, place: Place, len: usize, f: impl FnOnce(&mut [u8])) {
+        let entry = place.entry();
+        if entry.value().len() == len {
+            f(entry.value_mut());
+            return;
+        }
+        let mut bytes = entry.value().to_vec();
+        bytes.resize(len, 0);
+        f(&mut bytes);
+        if !entry.overwrite(&bytes) {
+            let access = entry.access();
+            self.replace(key, place, Payload::Slice(&bytes), Ttl::Keep, access);
+        }
+    }
+
+    fn edit_blob(&mut self, key: Key<'_>, place: Place, len: usize, f: impl FnOnce(&mut [u8])) {
+        let entry = place.entry();
+        let before = entry.bytes_used();
+        if let Some(mut blob) = entry.take_blob() {
+            // A reply may still hold the old bytes; then this copies.
+            let bytes = Arc::make_mut(&mut blob);
+            bytes.resize(len, 0);
+            f(bytes);
+            entry.put_blob(blob);
+            self.entry_bytes += entry.bytes_used();
+            self.entry_bytes -= before;
+            return;
+        }
+        let mut bytes = Vec::with_capacity(len);
+        bytes.extend_from_slice(entry.value());
+        bytes.resize(len, 0);
+        f(&mut bytes);
+        let access = entry.access();
+        self.replace(key, place, Payload::Blob(Arc::new(bytes)), Ttl::Keep, access);
+    }
+
+    /// Marks the value as edited in place or not (see [`EntryRef::is_raw`]).
+    pub fn set_raw(&mut self, key: Key<'_>, raw: bool) {
+        if let Some(place) = self.table.find(key.hash, key.bytes) {
+            place.entry().set_raw(raw);
+        }
+    }
+
+    /// Takes a key out.
+    pub fn remove(&mut self, key: Key<'_>) -> Option<Removed> {
+        let place = self.table.find(key.hash, key.bytes)?;
+        Some(self.remove_place(key.hash, place))
+    }
+
+    fn remove_place(&mut self, hash: u64, place: Place) -> Removed {
+        let owned = self.table.remove(hash, place);
+        let entry = owned.entry();
+        self.entry_bytes -= entry.bytes_used();
+        self.expires -= usize::from(entry.deadline().is_some());
+        Removed(owned)
+    }
+
+    /// Removes up to `max` keys whose time is past at `now_ms`, handing each to `f`.
+    /// Returns how many hints were looked at: fewer than `max` means that nothing more is due.
+    pub fn expire_due(&mut self, now_ms: u64, max: usize, f: &mut dyn FnMut(Removed)) -> usize {
+        let mut due = Vec::new();
+        // The wheel's tick lies after the deadline, so what it gives is past, not merely reached.
+        self.wheel.take_due(now_ms, max, &mut due);
+        const AHEAD: usize = 16;
+        for batch in due.chunks(AHEAD) {
+            batch.iter().for_each(|&hash| self.core().prefetch_bucket(hash));
+            batch.iter().for_each(|&hash| self.core().prefetch_entry(hash));
+            for &hash in batch {
+                self.look_at_hint(hash, now_ms, f);
+            }
+        }
+        due.len()
+    }
+
+    fn look_at_hint(&mut self, hash: u64, now_ms: u64, f: &mut dyn FnMut(Removed)) {
+        // Two keys may share bucket and tag. Removing one may move the other, so look again.
+        loop {
+            let places = self.table.find_tagged(hash);
+            let expired = places.iter().find(|p| EntryRef::new(p.entry()).is_expired(now_ms));
+            let Some(&place) = expired else {
+                for place in places.iter().filter(|p| p.entry().is_indexed()) {
+                    match place.entry().deadline() {
+                        Some(at) => self.wheel.add(hash, at),
+                        None => place.entry().set_indexed(false),
+                    }
+                }
+                return;
+            };
+            f(self.remove_place(hash, place));
+        }
+    }
+
+    /// Calls `f` with the entries at `cursor` and returns the next cursor, 0 after the last. A key
+    /// that is there throughout a walk is seen at least once, whatever else changes.
+    pub fn scan(&self, cursor: u32, mut f: impl FnMut(EntryRef<'_>)) -> u32 {
+        self.table.scan(cursor, |entry| f(EntryRef::new(entry)))
+    }
+
+    /// Calls `f` with every entry.
+    pub fn for_each(&self, mut f: impl FnMut(EntryRef<'_>)) {
+        self.table.for_each(|entry| f(EntryRef::new(entry)));
+    }
+
+    /// An entry at random; `random(n)` must give a number below `n`.
+    pub fn random(&self, random: impl FnMut(u64) -> u64) -> Option<EntryRef<'_>> {
+        self.table.random(random).map(EntryRef::new)
+    }
+}
+
+fn create(key: &[u8], value: Payload<'_>, expiry: bool) -> OwnedEntry {
+    match value {
+        Payload::Blob(blob) if blob.len() > INLINE_MAX => OwnedEntry::external(key, blob, expiry),
+        Payload::Slice(bytes) if bytes.len() > INLINE_MAX => {
+            OwnedEntry::external(key, Arc::new(bytes.to_vec()), expiry)
+        }
+        _ => OwnedEntry::inline(key, value.bytes(), expiry),
+    }
+}

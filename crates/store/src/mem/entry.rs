@@ -1,0 +1,450 @@
+//! One key with its value in one allocation.
+//!
+//! ```text
+//! offset  0        4          6        7      8
+//!         access   value_len  key_len  flags  [deadline 8] [key_len 4] key… value…
+//!         u32      u16        u8       u8     if EXPIRY    if 255
+//! ```
+//! The header is 8 bytes, so a 16-byte key with an 8-byte value takes one 32-byte class, and a
+//! deadline costs 8 bytes only for keys that have one. A key of 255 bytes or more keeps its length
+//! in four further bytes. A value above [`INLINE_MAX`] lives in a [`Blob`] of its own and the value
+//! part is the pointer to it: a reply can then hold the blob instead of copying it, and a value
+//! that arrived in one piece becomes the blob without a copy.
+//!
+//! `access` belongs to the eviction policy and OBJECT IDLETIME (seconds of the server's clock).
+//!
+//! # Safety of the module
+//! An [`EntryPtr`] points to an entry that is alive: owned either by an [`OwnedEntry`] or by the
+//! table that links to it. The table and [`crate::Db`] hand out references bound to their own
+//! borrow only, and an entry is destroyed only by the drop of an `OwnedEntry`.
+
+use super::class_size;
+use std::alloc::Layout;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Longest value that is kept inside the entry, in bytes.
+pub const INLINE_MAX: usize = 16 * 1024;
+
+/// A large value, shared between the store and replies on their way out.
+pub type Blob = Vec<u8>;
+
+/// "No deadline" in an entry that has room for one.
+const NO_DEADLINE: u64 = u64::MAX;
+
+const HEADER: usize = 8;
+const EXPIRY: u8 = 0x10;
+const EXTERNAL: u8 = 0x20;
+const RAW: u8 = 0x40;
+const INDEXED: u8 = 0x80;
+const LONG_KEY: u8 = 255;
+
+/// What is needed to lay out an entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    key_len: usize,
+    value_len: usize,
+    expiry: bool,
+}
+
+impl Shape {
+    /// `value_len` is that of the inline part: 8 for an external value.
+    pub(crate) fn new(key_len: usize, value_len: usize, expiry: bool) -> Self {
+        Shape { key_len, value_len, expiry }
+    }
+
+    fn key_offset(self) -> usize {
+        let long = if self.key_len >= LONG_KEY as usize { 4 } else { 0 };
+        HEADER + if self.expiry { 8 } else { 0 } + long
+    }
+
+    fn class(self) -> usize {
+        class_size(self.key_offset() + self.key_len + self.value_len)
+    }
+}
+
+/// A handle to a live entry. See the module's safety paragraph for who keeps it valid.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct EntryPtr(NonNull<u8>);
+
+// SAFETY: an entry is plain bytes plus an `Arc<Blob>`, both of which may move between threads; the
+// partition's lock orders all access.
+unsafe impl Send for EntryPtr {}
+
+impl EntryPtr {
+    /// Allocates an entry with `key`, an uninitialised-but-zeroed value part, and no flags.
+    fn allocate(shape: Shape, key: &[u8]) -> Self {
+        debug_assert_eq!(shape.key_len, key.len());
+        let layout = layout_of(shape.class());
+        // SAFETY: the layout has a non-zero size.
+        let raw = unsafe { std::alloc::alloc(layout) };
+        let Some(base) = NonNull::new(raw) else { std::alloc::handle_alloc_error(layout) };
+        let this = EntryPtr(base);
+        let mut header = [0u8; HEADER];
+        header[4..6].copy_from_slice(&(shape.value_len as u16).to_ne_bytes());
+        header[6] = key.len().min(LONG_KEY as usize) as u8;
+        header[7] = if shape.expiry { EXPIRY } else { 0 };
+        this.write(0, &header);
+        if shape.expiry {
+            this.write(HEADER, &NO_DEADLINE.to_ne_bytes());
+        }
+        if key.len() >= LONG_KEY as usize {
+            this.write(shape.key_offset() - 4, &(key.len() as u32).to_ne_bytes());
+        }
+        this.write(shape.key_offset(), key);
+        this
+    }
+
+    /// Frees the entry and its share of the blob.
+    ///
+    /// # Safety
+    /// No reference into the entry may be alive and the handle (and its copies) is dead after.
+    unsafe fn destroy(self) {
+        drop(self.take_blob());
+        let layout = layout_of(self.shape().class());
+        // SAFETY: allocated in `allocate` with this same layout, and the caller gave up all use.
+        unsafe { std::alloc::dealloc(self.0.as_ptr(), layout) };
+    }
+
+    pub(crate) fn address(self) -> u64 {
+        self.0.as_ptr() as u64
+    }
+
+    /// # Safety
+    /// `address` must come from [`Self::address`] of an entry that is still alive.
+    #[inline]
+    pub(crate) unsafe fn from_address(address: u64) -> Self {
+        debug_assert!(address != 0);
+        // SAFETY: the address of a live entry is not null.
+        EntryPtr(unsafe { NonNull::new_unchecked(address as *mut u8) })
+    }
+
+    #[inline]
+    fn flags(self) -> u8 {
+        // SAFETY: the header is inside the allocation and initialised by `allocate`.
+        unsafe { *self.0.as_ptr().add(7) }
+    }
+
+    fn set_flag(self, flag: u8, on: bool) {
+        let flags = if on { self.flags() | flag } else { self.flags() & !flag };
+        self.write(7, &[flags]);
+    }
+
+    #[inline]
+    fn read<const N: usize>(self, offset: usize) -> [u8; N] {
+        // SAFETY: callers pass offsets of initialised fields inside the allocation (see the layout
+        // in the module's essay); the read is unaligned.
+        unsafe { self.0.as_ptr().add(offset).cast::<[u8; N]>().read_unaligned() }
+    }
+
+    #[inline]
+    fn write(self, offset: usize, bytes: &[u8]) {
+        let from = bytes.as_ptr();
+        // SAFETY: the offset is inside the allocation.
+        let to = unsafe { self.0.as_ptr().add(offset) };
+        // SAFETY: callers stay inside the allocation, and `bytes` never points into an entry that
+        // is being written (the store copies out first).
+        unsafe { std::ptr::copy_nonoverlapping(from, to, bytes.len()) };
+    }
+
+    #[inline]
+    pub(crate) fn has_deadline_slot(self) -> bool {
+        self.flags() & EXPIRY != 0
+    }
+
+    #[inline]
+    fn key_offset_and_len(self) -> (usize, usize) {
+        let after_deadline = HEADER + if self.has_deadline_slot() { 8 } else { 0 };
+        let [short] = self.read::<1>(6);
+        if short != LONG_KEY {
+            return (after_deadline, short as usize);
+        }
+        (after_deadline + 4, u32::from_ne_bytes(self.read(after_deadline)) as usize)
+    }
+
+    fn shape(self) -> Shape {
+        let (_, key_len) = self.key_offset_and_len();
+        Shape::new(key_len, self.inline_len(), self.has_deadline_slot())
+    }
+
+    #[inline]
+    fn inline_len(self) -> usize {
+        u16::from_ne_bytes(self.read(4)) as usize
+    }
+
+    #[inline]
+    fn value_offset(self) -> usize {
+        let (offset, len) = self.key_offset_and_len();
+        offset + len
+    }
+
+    #[inline]
+    fn bytes<'a>(self, offset: usize, len: usize) -> &'a [u8] {
+        // SAFETY: the offset is inside the allocation.
+        let start = unsafe { self.0.as_ptr().add(offset) };
+        // SAFETY: key and value parts are initialised when the entry is made. The lifetime is
+        // bound by the callers of this module to a borrow of the table.
+        unsafe { std::slice::from_raw_parts(start, len) }
+    }
+
+    #[inline]
+    pub(crate) fn key<'a>(self) -> &'a [u8] {
+        let (offset, len) = self.key_offset_and_len();
+        self.bytes(offset, len)
+    }
+
+    pub(crate) fn is_external(self) -> bool {
+        self.flags() & EXTERNAL != 0
+    }
+
+    fn blob_address(self) -> *const Blob {
+        usize::from_ne_bytes(self.read(self.value_offset())) as *const Blob
+    }
+
+    /// The blob, shared.
+    pub(crate) fn blob(self) -> Option<Arc<Blob>> {
+        if !self.is_external() {
+            return None;
+        }
+        let raw = self.blob_address();
+        // SAFETY: `raw` came from `Arc::into_raw` and the entry holds one count of it.
+        unsafe { Arc::increment_strong_count(raw) };
+        // SAFETY: the count taken above belongs to the value returned.
+        Some(unsafe { Arc::from_raw(raw) })
+    }
+
+    /// Takes the blob out; the entry is left with an empty inline value.
+    pub(crate) fn take_blob(self) -> Option<Arc<Blob>> {
+        if !self.is_external() {
+            return None;
+        }
+        let raw = self.blob_address();
+        // The size class must not change: the eight bytes of the pointer become the value.
+        self.write(self.value_offset(), &[0; 8]);
+        self.set_flag(EXTERNAL, false);
+        // SAFETY: `raw` came from `Arc::into_raw`; the entry's count moves to the value returned.
+        Some(unsafe { Arc::from_raw(raw) })
+    }
+
+    /// Stores a blob in an entry whose value part is 8 bytes, as `take_blob` leaves it.
+    pub(crate) fn put_blob(self, blob: Arc<Blob>) {
+        assert!(!self.is_external() && self.inline_len() == 8);
+        self.write(self.value_offset(), &(Arc::into_raw(blob) as usize).to_ne_bytes());
+        self.set_flag(EXTERNAL, true);
+    }
+
+    #[inline]
+    pub(crate) fn value<'a>(self) -> &'a [u8] {
+        if !self.is_external() {
+            return self.bytes(self.value_offset(), self.inline_len());
+        }
+        // SAFETY: the pointer came from `Arc::into_raw` and the entry keeps the blob alive.
+        unsafe { &*self.blob_address() }
+    }
+
+    /// The inline value for writing. The caller holds the table mutably.
+    pub(crate) fn value_mut<'a>(self) -> &'a mut [u8] {
+        debug_assert!(!self.is_external());
+        let (offset, len) = (self.value_offset(), self.inline_len());
+        // SAFETY: the offset is inside the allocation.
+        let start = unsafe { self.0.as_ptr().add(offset) };
+        // SAFETY: the value part is initialised, and the caller's exclusive borrow of the table
+        // makes this the only reference.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
+    }
+
+    /// Overwrites the value in place when the new one needs the same size class.
+    #[inline]
+    pub(crate) fn overwrite(self, value: &[u8]) -> bool {
+        if self.is_external() || value.len() > INLINE_MAX {
+            return false;
+        }
+        let shape = self.shape();
+        let new = Shape { value_len: value.len(), ..shape };
+        if shape.class() != new.class() {
+            return false;
+        }
+        self.write(4, &(value.len() as u16).to_ne_bytes());
+        self.write(new.key_offset() + new.key_len, value);
+        true
+    }
+
+    #[inline]
+    pub(crate) fn deadline(self) -> Option<u64> {
+        if !self.has_deadline_slot() {
+            return None;
+        }
+        let at = u64::from_ne_bytes(self.read(HEADER));
+        (at != NO_DEADLINE).then_some(at)
+    }
+
+    /// Sets the deadline of an entry that has room for one.
+    pub(crate) fn set_deadline(self, deadline: Option<u64>) {
+        assert!(self.has_deadline_slot());
+        self.write(HEADER, &deadline.unwrap_or(NO_DEADLINE).to_ne_bytes());
+    }
+
+    pub(crate) fn is_raw(self) -> bool {
+        self.flags() & RAW != 0
+    }
+
+    pub(crate) fn set_raw(self, on: bool) {
+        self.set_flag(RAW, on);
+    }
+
+    pub(crate) fn is_indexed(self) -> bool {
+        self.flags() & INDEXED != 0
+    }
+
+    pub(crate) fn set_indexed(self, on: bool) {
+        self.set_flag(INDEXED, on);
+    }
+
+    #[inline]
+    pub(crate) fn access(self) -> u32 {
+        u32::from_ne_bytes(self.read(0))
+    }
+
+    /// Notes the access; writes only when it changes, to leave the line clean.
+    #[inline]
+    pub(crate) fn set_access(self, seconds: u32) {
+        if self.access() != seconds {
+            self.write(0, &seconds.to_ne_bytes());
+        }
+    }
+
+    /// Bytes that the entry and its blob take.
+    pub(crate) fn bytes_used(self) -> usize {
+        self.shape().class() + self.external_bytes()
+    }
+
+    fn external_bytes(self) -> usize {
+        if !self.is_external() {
+            return 0;
+        }
+        // SAFETY: the pointer came from `Arc::into_raw` and the entry keeps the blob alive.
+        let blob: &Blob = unsafe { &*self.blob_address() };
+        blob_bytes(blob)
+    }
+}
+
+/// An entry that no table holds: freed on drop, unless given to a table.
+pub(crate) struct OwnedEntry(EntryPtr);
+
+impl OwnedEntry {
+    /// An entry holding `value` inline. `value` must be at most [`INLINE_MAX`] long.
+    #[inline]
+    pub(crate) fn inline(key: &[u8], value: &[u8], expiry: bool) -> Self {
+        assert!(value.len() <= INLINE_MAX);
+        let entry = EntryPtr::allocate(Shape::new(key.len(), value.len(), expiry), key);
+        entry.write(entry.value_offset(), value);
+        OwnedEntry(entry)
+    }
+
+    /// An entry whose value is a blob.
+    pub(crate) fn external(key: &[u8], blob: Arc<Blob>, expiry: bool) -> Self {
+        let entry = EntryPtr::allocate(Shape::new(key.len(), 8, expiry), key);
+        entry.set_flag(EXTERNAL, true);
+        entry.write(entry.value_offset(), &(Arc::into_raw(blob) as usize).to_ne_bytes());
+        OwnedEntry(entry)
+    }
+
+    /// Takes charge of an entry.
+    ///
+    /// # Safety
+    /// The entry must be unlinked from its table, and nothing may borrow from it.
+    pub(crate) unsafe fn from_unlinked(entry: EntryPtr) -> Self {
+        OwnedEntry(entry)
+    }
+
+    /// The entry, for use while this lives.
+    #[inline]
+    pub(crate) fn entry(&self) -> EntryPtr {
+        self.0
+    }
+
+    /// Gives up charge: the caller links the entry into a table.
+    #[inline]
+    pub(crate) fn into_entry(self) -> EntryPtr {
+        let entry = self.0;
+        std::mem::forget(self);
+        entry
+    }
+}
+
+impl Drop for OwnedEntry {
+    fn drop(&mut self) {
+        // SAFETY: no table links to the entry, and whoever borrows from it borrows from `self`.
+        unsafe { self.0.destroy() };
+    }
+}
+
+/// Bytes that a blob takes: its buffer and the shared header around it.
+pub(crate) fn blob_bytes(blob: &Blob) -> usize {
+    class_size(blob.capacity().max(1)) + class_size(size_of::<Blob>() + 16)
+}
+
+fn layout_of(class: usize) -> Layout {
+    Layout::from_size_align(class, 16).expect("size classes are valid layouts")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(key: &[u8], value: &[u8], expiry: bool) {
+        let owned = OwnedEntry::inline(key, value, expiry);
+        let e = owned.entry();
+        assert_eq!((e.key(), e.value()), (key, value));
+        assert_eq!((e.deadline(), e.has_deadline_slot()), (None, expiry));
+        if expiry {
+            e.set_deadline(Some(77));
+            assert_eq!(e.deadline(), Some(77));
+        }
+        e.set_access(5);
+        e.set_indexed(true);
+        e.set_raw(true);
+        assert!(e.is_indexed() && e.is_raw() && e.access() == 5);
+        assert_eq!((e.key(), e.value()), (key, value));
+    }
+
+    #[test]
+    fn keys_and_values_of_all_lengths_come_back() {
+        for key_len in [0, 1, 16, 254, 255, 256, 70_000] {
+            for value_len in [0, 1, 64, 1000, INLINE_MAX] {
+                let (key, value) = (vec![b'k'; key_len], vec![b'v'; value_len]);
+                check(&key, &value, false);
+                check(&key, &value, true);
+            }
+        }
+    }
+
+    #[test]
+    fn overwrite_stays_in_its_class() {
+        let owned = OwnedEntry::inline(b"0123456789abcdef", b"12345678", false);
+        let e = owned.entry();
+        assert_eq!(e.bytes_used(), 32);
+        assert!(e.overwrite(b"1234"));
+        assert_eq!(e.value(), b"1234");
+        assert!(e.overwrite(b""));
+        assert!(!e.overwrite(b"123456789"));
+        assert!(e.overwrite(b"12345678"));
+        assert_eq!((e.key(), e.value()), (&b"0123456789abcdef"[..], &b"12345678"[..]));
+    }
+
+    #[test]
+    fn blobs_are_shared_and_returned() {
+        let blob = Arc::new(vec![7u8; 100_000]);
+        let owned = OwnedEntry::external(b"k", Arc::clone(&blob), true);
+        let e = owned.entry();
+        assert_eq!(e.value(), &blob[..]);
+        assert!(e.bytes_used() >= 100_000 && !e.overwrite(b"x"));
+        assert_eq!(Arc::strong_count(&blob), 2);
+        let taken = e.take_blob().expect("external");
+        assert_eq!(Arc::strong_count(&blob), 2);
+        e.put_blob(taken);
+        drop(e.blob());
+        drop(owned);
+        assert_eq!(Arc::strong_count(&blob), 1);
+    }
+}
