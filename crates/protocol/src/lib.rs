@@ -1,2 +1,7 @@
-//! RESP2, RESP3 and inline requests to borrowed arguments, replies to bytes, the hash-slot rule.
+//! The Redis protocol without sockets: requests to borrowed arguments ([`parse`]), replies to
+//! bytes ([`reply`]), and the rule that maps a key to its hash slot ([`slot`]). Knows no command.
 #![forbid(unsafe_code)]
+
+pub mod parse;
+pub mod reply;
+pub mod slot;

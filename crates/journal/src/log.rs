@@ -1,0 +1,175 @@
+//! The bounded in-memory log of one partition.
+//!
+//! Records are numbered from 1 without gaps. The newest are kept, up to a bound in bytes, in
+//! segments of some 16 KiB, so that dropping the oldest is dropping a segment and a record is
+//! always one slice. A reader remembers the number it wants next; one that falls behind the bound
+//! is told so and must start over from a full copy. With nobody to read, only the number is kept:
+//! an append then costs one addition.
+
+use crate::effect::{Effect, decode, encode};
+use std::collections::VecDeque;
+
+const SEGMENT_BYTES: usize = 16 * 1024;
+
+struct Segment {
+    first: u64,
+    /// Where each record ends in `bytes`.
+    ends: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+impl Segment {
+    fn size(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
+    }
+
+    fn record(&self, number: u64) -> &[u8] {
+        let i = (number - self.first) as usize;
+        let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
+        &self.bytes[start..self.ends[i] as usize]
+    }
+}
+
+/// The reader wants records that are no longer kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost;
+
+/// See the module's text.
+#[derive(Default)]
+pub struct Log {
+    segments: VecDeque<Segment>,
+    last: u64,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Log(last {}, {} bytes)", self.last, self.bytes)
+    }
+}
+
+impl Log {
+    /// Number of the newest record; 0 before the first.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Sets the bound. 0, the default, keeps nothing.
+    pub fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+        self.trim();
+    }
+
+    /// Whether records are kept.
+    #[inline]
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.bytes_max > 0
+    }
+
+    /// Appends a record.
+    #[inline]
+    pub fn append(&mut self, effect: &Effect<'_>) {
+        self.last += 1;
+        if self.is_kept() {
+            self.keep(effect);
+        }
+    }
+
+    fn keep(&mut self, effect: &Effect<'_>) {
+        let is_full = self.segments.back().is_none_or(|s| s.bytes.len() >= SEGMENT_BYTES);
+        if is_full {
+            let segment = Segment { first: self.last, ends: Vec::new(), bytes: Vec::new() };
+            self.segments.push_back(segment);
+        }
+        let Some(segment) = self.segments.back_mut() else { return };
+        let before = segment.size();
+        encode(effect, &mut segment.bytes);
+        segment.ends.push(segment.bytes.len() as u32);
+        self.bytes += segment.size() - before;
+        self.trim();
+    }
+
+    /// Drops the oldest segments beyond the bound, but never the newest while records are kept.
+    fn trim(&mut self) {
+        let newest = usize::from(self.is_kept());
+        while self.bytes > self.bytes_max && self.segments.len() > newest {
+            let Some(dropped) = self.segments.pop_front() else { return };
+            self.bytes -= dropped.size();
+        }
+    }
+
+    /// Calls `f` with the records from number `from` to the newest.
+    ///
+    /// # Errors
+    /// [`Lost`] when number `from` is no longer kept.
+    pub fn read_from(&self, from: u64, f: &mut dyn FnMut(Effect<'_>)) -> Result<(), Lost> {
+        if from > self.last {
+            return Ok(());
+        }
+        let oldest = self.segments.front().map_or(self.last + 1, |s| s.first);
+        if from < oldest {
+            return Err(Lost);
+        }
+        for segment in &self.segments {
+            let after = segment.first + segment.ends.len() as u64;
+            for number in from.max(segment.first)..after {
+                f(decode(segment.record(number)).expect("the log holds what `encode` wrote"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Change, Event};
+
+    fn set<'a>(key: &'a [u8], value: &'a [u8]) -> Effect<'a> {
+        let change = Change::Set { value, deadline: None };
+        Effect { db: 0, key, change, event: Event::Set, is_new: false }
+    }
+
+    fn keys_from(log: &Log, from: u64) -> Result<Vec<Vec<u8>>, Lost> {
+        let mut keys = Vec::new();
+        log.read_from(from, &mut |effect| keys.push(effect.key.to_vec()))?;
+        Ok(keys)
+    }
+
+    #[test]
+    fn readers_get_what_follows_their_number() {
+        let mut log = Log::default();
+        log.append(&set(b"unread", b""));
+        log.set_bytes_max(1 << 20);
+        log.append(&set(b"a", b"1"));
+        log.append(&set(b"b", b"2"));
+        assert_eq!(keys_from(&log, 2), Ok(vec![b"a".to_vec(), b"b".to_vec()]));
+        assert_eq!(keys_from(&log, 3), Ok(vec![b"b".to_vec()]));
+        assert_eq!(keys_from(&log, 4), Ok(vec![]));
+        assert_eq!(keys_from(&log, 1), Err(Lost));
+    }
+
+    #[test]
+    fn the_bound_holds_and_the_newest_stays() {
+        let mut log = Log::default();
+        log.set_bytes_max(100_000);
+        let value = vec![b'v'; 1000];
+        for _ in 0..1000 {
+            log.append(&set(b"k", &value));
+            assert!(log.bytes() <= 100_000 + 2 * SEGMENT_BYTES);
+        }
+        assert_eq!(keys_from(&log, 1), Err(Lost));
+        assert_eq!(keys_from(&log, 1000).map(|k| k.len()), Ok(1));
+        log.set_bytes_max(0);
+        assert_eq!((log.bytes(), log.last()), (0, 1000));
+    }
+}
