@@ -1,2 +1,30 @@
-//! The command table, one file per family, and all state that commands share; no sockets.
+//! The commands: one table row each beside its function, one file per family, and all state that
+//! commands share. Synchronous, never blocks, never touches a socket.
+//!
+//! Where a command lives: `ZADD` is of the sorted-set family, so `zset.rs`; the first screen of the
+//! file is the family's table. The families are listed in [`table::FAMILIES`].
 #![forbid(unsafe_code)]
+
+pub mod client;
+pub mod config;
+pub mod context;
+pub mod dispatch;
+pub mod error;
+pub mod keyspace;
+pub mod pubsub;
+pub mod session;
+pub mod shared;
+pub mod stats;
+pub mod table;
+
+mod bitmap;
+mod connection;
+mod generic;
+mod server;
+mod string;
+mod transaction;
+
+pub use context::{Cx, Worker};
+pub use error::{Outcome, ReplyError};
+pub use session::Session;
+pub use shared::Shared;

@@ -243,11 +243,25 @@ impl Db {
         self.table.find(key.hash, key.bytes).map(|place| EntryRef::new(place.entry()))
     }
 
-    /// The entry of `key`, and a note that it was used at `seconds`.
+    /// The entry of `key` if its time is not past at `now_ms`, noting the use when `touch` gives
+    /// the seconds of the server's clock. An expired entry is taken out and put into `expired`.
     #[inline]
-    pub fn get_and_touch(&mut self, key: Key<'_>, seconds: u32) -> Option<EntryRef<'_>> {
-        let entry = self.table.find(key.hash, key.bytes)?.entry();
-        entry.set_access(seconds);
+    pub fn get_live(
+        &mut self,
+        key: Key<'_>,
+        now_ms: u64,
+        touch: Option<u32>,
+        expired: &mut Option<Removed>,
+    ) -> Option<EntryRef<'_>> {
+        let place = self.table.find(key.hash, key.bytes)?;
+        let entry = place.entry();
+        if entry.deadline().is_some_and(|at| now_ms > at) {
+            *expired = Some(self.remove_place(key.hash, place));
+            return None;
+        }
+        if let Some(seconds) = touch {
+            entry.set_access(seconds);
+        }
         Some(EntryRef::new(entry))
     }
 

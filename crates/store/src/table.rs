@@ -209,6 +209,27 @@ impl Core {
     }
 }
 
+/// A slot for the core of a table that may be replaced, readable without any lock.
+#[derive(Debug, Default)]
+pub struct CoreCell(AtomicPtr<Core>);
+
+impl CoreCell {
+    /// Stores the core of another table, or none.
+    pub fn set(&self, core: Option<&'static Core>) {
+        let pointer = core.map_or(std::ptr::null_mut(), |c| std::ptr::from_ref(c).cast_mut());
+        self.0.store(pointer, std::sync::atomic::Ordering::Release);
+    }
+
+    /// The core that was stored last.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> Option<&'static Core> {
+        let pointer = self.0.load(std::sync::atomic::Ordering::Acquire);
+        // SAFETY: only `set` stores here, and it stores null or a reference that lives for ever.
+        unsafe { pointer.as_ref() }
+    }
+}
+
 #[inline]
 fn prefetch(line: *const u8) {
     #[cfg(target_arch = "x86_64")]

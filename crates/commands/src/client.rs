@@ -1,0 +1,187 @@
+//! What all workers may know of a connection, and the list of all connections.
+//!
+//! A connection lives on one worker; its [`Client`] is the part that CLIENT LIST, CLIENT KILL and
+//! PUBLISH reach from another. About 100 bytes, mostly atomics that only its worker writes.
+
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Names that a client gave itself; most give none.
+#[derive(Debug, Default, Clone)]
+pub struct Names {
+    /// CLIENT SETNAME.
+    pub name: Box<[u8]>,
+    /// CLIENT SETINFO LIB-NAME.
+    pub lib_name: Box<[u8]>,
+    /// CLIENT SETINFO LIB-VER.
+    pub lib_version: Box<[u8]>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Client {
+    /// Unique for the life of the process, in order of arrival.
+    pub id: u64,
+    /// Number of the worker that serves it.
+    pub worker: u16,
+    /// The socket, for asking its addresses; -1 for a client without one (tests).
+    pub fd: i32,
+    /// When it connected, in seconds since the epoch.
+    pub created_s: u32,
+    /// When it last sent a command, in seconds since the epoch.
+    pub active_s: AtomicU32,
+    /// Number of its last command plus one ([`crate::table::Entry::id`]); 0 before the first.
+    pub last_command: AtomicU16,
+    /// Selected database.
+    pub db: AtomicU8,
+    /// RESP version: 2 or 3.
+    pub resp: AtomicU8,
+    /// Bits of [`ClientFlags`].
+    pub flags: AtomicU32,
+    /// Commands queued in MULTI, or -1.
+    pub queued: AtomicI32,
+    /// Channel subscriptions.
+    pub channels: AtomicU32,
+    /// Pattern subscriptions.
+    pub patterns: AtomicU32,
+    /// Shard channel subscriptions.
+    pub shard_channels: AtomicU32,
+    /// Bytes of requests that are not complete.
+    pub query_bytes: AtomicU32,
+    /// Bytes waiting to be sent, messages on their way from other workers included.
+    pub output_bytes: AtomicU64,
+    /// Set by CLIENT KILL and by a publisher that finds the output beyond its limit.
+    pub is_killed: AtomicBool,
+    names: Mutex<Option<Box<Names>>>,
+}
+
+/// Properties of a client that CLIENT LIST shows as letters.
+#[derive(Debug)]
+pub struct ClientFlags;
+
+impl ClientFlags {
+    /// `O`: a monitor.
+    pub const MONITOR: u32 = 1;
+    /// `P`: in subscribe mode.
+    pub const PUBSUB: u32 = 1 << 1;
+    /// `x`: in a transaction.
+    pub const MULTI: u32 = 1 << 2;
+    /// `d`: a watched key changed.
+    pub const DIRTY: u32 = 1 << 3;
+    /// `U`: connected through a Unix socket.
+    pub const UNIX: u32 = 1 << 4;
+    /// `e`: excluded from client eviction.
+    pub const NO_EVICT: u32 = 1 << 5;
+    /// `T`: its reads are no use of a key.
+    pub const NO_TOUCH: u32 = 1 << 6;
+    /// `c`: closed after the reply.
+    pub const CLOSING: u32 = 1 << 7;
+    /// Authenticated, not shown.
+    pub const AUTHENTICATED: u32 = 1 << 8;
+}
+
+impl Client {
+    /// A client that just connected.
+    #[must_use]
+    pub fn new(id: u64, worker: u16, fd: i32, now_s: u32) -> Self {
+        Client {
+            id,
+            worker,
+            fd,
+            created_s: now_s,
+            active_s: AtomicU32::new(now_s),
+            last_command: AtomicU16::new(0),
+            db: AtomicU8::new(0),
+            resp: AtomicU8::new(2),
+            flags: AtomicU32::new(0),
+            queued: AtomicI32::new(-1),
+            channels: AtomicU32::new(0),
+            patterns: AtomicU32::new(0),
+            shard_channels: AtomicU32::new(0),
+            query_bytes: AtomicU32::new(0),
+            output_bytes: AtomicU64::new(0),
+            is_killed: AtomicBool::new(false),
+            names: Mutex::new(None),
+        }
+    }
+
+    /// Whether a flag is set.
+    #[must_use]
+    pub fn has(&self, flag: u32) -> bool {
+        self.flags.load(Relaxed) & flag != 0
+    }
+
+    /// Sets or clears a flag; only the client's worker may.
+    pub fn set_flag(&self, flag: u32, on: bool) {
+        let flags = self.flags.load(Relaxed);
+        self.flags.store(if on { flags | flag } else { flags & !flag }, Relaxed);
+    }
+
+    /// The names it gave itself.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        self.names.lock().as_deref().cloned().unwrap_or_default()
+    }
+
+    /// Changes its names.
+    pub fn rename(&self, f: impl FnOnce(&mut Names)) {
+        let mut names = self.names.lock();
+        let mut new = names.take().unwrap_or_default();
+        f(&mut new);
+        let is_empty =
+            new.name.is_empty() && new.lib_name.is_empty() && new.lib_version.is_empty();
+        *names = (!is_empty).then_some(new);
+    }
+}
+
+/// All connections by id.
+#[derive(Debug, Default)]
+pub struct Clients {
+    by_id: Mutex<BTreeMap<u64, Arc<Client>>>,
+    last_id: AtomicU64,
+}
+
+impl Clients {
+    /// The id of the next client.
+    #[must_use]
+    pub fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Adds a client.
+    pub fn add(&self, client: Arc<Client>) {
+        self.by_id.lock().insert(client.id, client);
+    }
+
+    /// Removes a client. Call before its socket is closed.
+    pub fn remove(&self, id: u64) {
+        self.by_id.lock().remove(&id);
+    }
+
+    /// The client with an id.
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<Arc<Client>> {
+        self.by_id.lock().get(&id).cloned()
+    }
+
+    /// All clients in order of arrival.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        self.by_id.lock().values().cloned().collect()
+    }
+
+    /// How many are connected.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.lock().len()
+    }
+
+    /// Whether none is connected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,56 @@
+//! What a command's function is handed.
+
+use crate::keyspace::Keys;
+use crate::session::Session;
+use crate::shared::Shared;
+use crate::stats::WorkerStats;
+use crate::table::Entry;
+use hypercache_protocol::reply::Reply;
+use hypercache_stdx::{clock, rng::Rng};
+use std::sync::Arc;
+
+/// The state of one worker that commands use.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number.
+    pub id: usize,
+    /// Its counters.
+    pub stats: Arc<WorkerStats>,
+    /// Its random numbers.
+    pub rng: Rng,
+    /// The time of this loop turn, in ms since the epoch.
+    pub now_ms: u64,
+}
+
+impl Worker {
+    /// The state of worker number `id`.
+    #[must_use]
+    pub fn new(shared: &Shared, id: usize) -> Self {
+        let stats = Arc::clone(&shared.stats[id]);
+        Worker { id, stats, rng: Rng::from_entropy(), now_ms: clock::now_ms() }
+    }
+
+    /// Reads the clock for a new turn.
+    #[inline]
+    pub fn begin_turn(&mut self) {
+        self.now_ms = clock::now_ms();
+    }
+}
+
+/// See the module's text. The fields are separate so that a reply can be written while a value is
+/// borrowed from the keys.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    /// What all workers share.
+    pub shared: &'a Shared,
+    /// The worker that runs the command.
+    pub worker: &'a mut Worker,
+    /// The connection it came from.
+    pub session: &'a mut Session,
+    /// The keyspace, as far as the command may touch it.
+    pub keys: Keys<'a>,
+    /// Where the reply goes.
+    pub reply: Reply<'a>,
+    /// The command's row; of a subcommand, the subcommand's.
+    pub entry: &'static Entry,
+}

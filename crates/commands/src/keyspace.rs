@@ -1,0 +1,621 @@
+//! The keyspace: 1024 partitions, each behind its own lock, and access to the ones that a command
+//! holds.
+//!
+//! A [`Shard`] is everything of one partition: databases, log, watchers. [`Keys`] is what a command
+//! sees of the keyspace: the partitions of its declared keys, locked in ascending order before it
+//! runs. All reads that expire lazily and all writes go through it, so that every change is reported
+//! as an effect in one place.
+
+use crate::stats::WorkerStats;
+use hypercache_journal::{Change, Effect, Event, Log};
+use hypercache_protocol::slot::slot_of;
+use hypercache_stdx::hash::KeyHasher;
+use hypercache_stdx::rng::Rng;
+use hypercache_store::{CoreCell, Db, EntryRef, Key, Payload, Removed, Ttl};
+use parking_lot::{Mutex, MutexGuard};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Partitions of the keyspace: 16 hash slots each.
+pub const PARTITIONS: usize = 1024;
+/// Logical databases.
+pub const DATABASES: usize = 16;
+
+/// Number of the partition that owns a key.
+#[inline]
+#[must_use]
+pub fn partition_of(key: &[u8]) -> u16 {
+    slot_of(key) / 16
+}
+
+/// Raised when a watched key changes; shared by the session and the shards it watches keys in.
+pub type WatchFlag = Arc<AtomicBool>;
+
+/// What is told of every write of a partition: its log and the watchers of its keys.
+#[derive(Debug, Default)]
+pub struct History {
+    /// The partition's log of effects.
+    pub log: Log,
+    /// Number of the last record that became a notification.
+    notified: u64,
+    watchers: HashMap<(u8, Box<[u8]>), Vec<WatchFlag>>,
+}
+
+impl History {
+    /// Records an effect. The one place through which writes are told.
+    #[inline]
+    fn record(&mut self, effect: &Effect<'_>) {
+        self.log.append(effect);
+        if !self.watchers.is_empty() {
+            self.touch_watchers(effect);
+        }
+    }
+
+    #[cold]
+    fn touch_watchers(&self, effect: &Effect<'_>) {
+        if let Some(flags) = self.watchers.get(&(effect.db, Box::from(effect.key))) {
+            raise(flags);
+        }
+    }
+
+    /// Raises the flags of watched keys for which `is_touched` holds.
+    fn touch_watchers_where(&self, mut is_touched: impl FnMut(u8, &[u8]) -> bool) {
+        let touched = self.watchers.iter().filter(|((db, key), _)| is_touched(*db, key));
+        touched.for_each(|(_, flags)| raise(flags));
+    }
+}
+
+fn raise(flags: &[WatchFlag]) {
+    flags.iter().for_each(|flag| flag.store(true, Ordering::Release));
+}
+
+/// Everything of one partition, guarded by its lock.
+#[derive(Debug)]
+pub struct Shard {
+    hasher: KeyHasher,
+    dbs: [Option<Box<Db>>; DATABASES],
+    /// Log and watchers.
+    pub history: History,
+    /// Bytes last reported to the sum of the worker that held the lock.
+    reported_bytes: usize,
+}
+
+impl Shard {
+    fn new(hasher: KeyHasher) -> Self {
+        let dbs = [const { None }; DATABASES];
+        Shard { hasher, dbs, history: History::default(), reported_bytes: 0 }
+    }
+
+    /// Database `i`, if it ever held a key.
+    #[inline]
+    #[must_use]
+    pub fn db(&self, i: u8) -> Option<&Db> {
+        self.dbs[i as usize].as_deref()
+    }
+
+    /// Bytes of all databases and the log.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let dbs = self.dbs.iter().flatten().map(|db| db.bytes()).sum::<usize>();
+        dbs + self.history.log.bytes()
+    }
+
+    /// How many more (or fewer) bytes there are than at the last call.
+    pub fn take_bytes_delta(&mut self) -> isize {
+        let now = self.bytes();
+        let delta = now as isize - self.reported_bytes as isize;
+        self.reported_bytes = now;
+        delta
+    }
+
+    /// The live entry of a key; one whose time is past is removed and reported.
+    #[inline]
+    fn live(
+        &mut self,
+        db: u8,
+        key: Key<'_>,
+        now_ms: u64,
+        touch: Option<u32>,
+    ) -> Option<EntryRef<'_>> {
+        let mut gone = None;
+        let entry = self.dbs[db as usize].as_mut()?.get_live(key, now_ms, touch, &mut gone);
+        if let Some(removed) = gone {
+            self.history.record(&expired(db, key.bytes));
+            discard(removed);
+        }
+        entry
+    }
+
+    /// Adds a watcher of a key.
+    pub fn watch(&mut self, db: u8, key: &[u8], flag: &WatchFlag) {
+        let flags = self.history.watchers.entry((db, Box::from(key))).or_default();
+        flags.push(Arc::clone(flag));
+    }
+
+    /// Removes a watcher of a key.
+    pub fn unwatch(&mut self, db: u8, key: &[u8], flag: &WatchFlag) {
+        let name = (db, Box::from(key));
+        let Some(flags) = self.history.watchers.get_mut(&name) else { return };
+        flags.retain(|other| !Arc::ptr_eq(other, flag));
+        if flags.is_empty() {
+            self.history.watchers.remove(&name);
+        }
+    }
+
+    /// Removes keys whose time is past. Returns how many hints were looked at (fewer than `max`:
+    /// nothing more is due, see [`Db::expire_due`]) and how many keys went.
+    pub fn expire_due(&mut self, now_ms: u64, max: usize) -> (usize, usize) {
+        let (mut looked, mut gone) = (0, 0);
+        let Shard { dbs, history, .. } = self;
+        for (i, db) in dbs.iter_mut().enumerate() {
+            let Some(db) = db else { continue };
+            looked += db.expire_due(now_ms, max.saturating_sub(looked), &mut |removed| {
+                gone += 1;
+                history.record(&expired(i as u8, removed.key()));
+                discard(removed);
+            });
+        }
+        (looked, gone)
+    }
+
+    /// Removes a key at random from any database; returns whether there was one.
+    pub fn evict_random(&mut self, rng: &mut Rng) -> bool {
+        let start = rng.below(DATABASES as u64) as usize;
+        for n in 0..DATABASES {
+            let i = (start + n) % DATABASES;
+            let Some(db) = self.dbs[i].as_mut() else { continue };
+            let Some(entry) = db.random(|n| rng.below(n)) else { continue };
+            let bytes = entry.key().to_vec();
+            let key = Key { bytes: &bytes, hash: self.hasher.hash(&bytes) };
+            if let Some(removed) = db.remove(key) {
+                let (db, key, change) = (i as u8, &bytes[..], Change::Del);
+                let event = Event::Evicted;
+                self.history.record(&Effect { db, key, change, event, is_new: false });
+                discard(removed);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Calls `f` with the records that no notification was made of yet.
+    pub fn take_notifications(&mut self, f: &mut dyn FnMut(Effect<'_>)) {
+        let History { log, notified, .. } = &mut self.history;
+        if log.last() == *notified {
+            return;
+        }
+        // Records that are no longer kept were made while nobody wanted notifications.
+        let _none_when_lost = log.read_from(*notified + 1, f);
+        *notified = log.last();
+    }
+
+    /// Sets the log's bound and counts all records so far as notified.
+    pub fn start_log(&mut self, bytes_max: usize) {
+        self.history.log.set_bytes_max(bytes_max);
+        self.history.notified = self.history.log.last();
+    }
+}
+
+fn expired(db: u8, key: &[u8]) -> Effect<'_> {
+    Effect { db, key, change: Change::Del, event: Event::Expired, is_new: false }
+}
+
+/// Values at least this large are freed by the background thread.
+const BACKGROUND_FREE_MIN: usize = 64 * 1024;
+
+/// Frees an entry, on the background thread when that may take long.
+pub fn discard(removed: Removed) {
+    if removed.bytes_used() >= BACKGROUND_FREE_MIN {
+        crate::shared::free_in_background(Box::new(removed));
+    }
+}
+
+/// One partition: its lock, and the parts of its tables that may be prefetched from without it.
+#[derive(Debug)]
+struct Partition {
+    cores: [CoreCell; DATABASES],
+    shard: Mutex<Shard>,
+}
+
+/// All partitions.
+#[derive(Debug)]
+pub struct Keyspace {
+    hasher: KeyHasher,
+    partitions: Box<[Partition]>,
+}
+
+impl Keyspace {
+    /// An empty keyspace whose hash is keyed by `secret`.
+    #[must_use]
+    pub fn new(secret: (u64, u64)) -> Self {
+        let hasher = KeyHasher::new(secret);
+        let partition =
+            |_| Partition { cores: Default::default(), shard: Mutex::new(Shard::new(hasher)) };
+        Keyspace { hasher, partitions: (0..PARTITIONS).map(partition).collect() }
+    }
+
+    /// The keyed hash of a key.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    /// Locks one partition.
+    #[inline]
+    pub fn lock(&self, partition: u16) -> MutexGuard<'_, Shard> {
+        self.partitions[partition as usize].shard.lock()
+    }
+
+    /// Brings a key's bucket towards the cache, without a lock.
+    #[inline]
+    pub fn prefetch_bucket(&self, at: Located, db: u8) {
+        if let Some(core) = self.partitions[at.partition as usize].cores[db as usize].get() {
+            core.prefetch_bucket(at.hash);
+        }
+    }
+
+    /// Brings a key's entry towards the cache, without a lock.
+    #[inline]
+    pub fn prefetch_entry(&self, at: Located, db: u8) {
+        if let Some(core) = self.partitions[at.partition as usize].cores[db as usize].get() {
+            core.prefetch_entry(at.hash);
+        }
+    }
+
+    /// Partition and hash of a key.
+    #[inline]
+    #[must_use]
+    pub fn locate(&self, key: &[u8]) -> Located {
+        Located { partition: partition_of(key), hash: self.hash(key) }
+    }
+}
+
+/// Where a key belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Number of the partition.
+    pub partition: u16,
+    /// Keyed hash.
+    pub hash: u64,
+}
+
+/// The partitions that a command holds, in ascending order.
+#[derive(Debug)]
+enum Held<'a> {
+    None,
+    One(u16, MutexGuard<'a, Shard>),
+    Many(Vec<(u16, MutexGuard<'a, Shard>)>),
+}
+
+/// What a command sees of the keyspace. See the module's text.
+#[derive(Debug)]
+pub struct Keys<'a> {
+    keyspace: &'a Keyspace,
+    stats: &'a WorkerStats,
+    held: Held<'a>,
+    /// The command's first key as dispatch located it, known again by its address.
+    first: Option<(*const u8, usize, Located)>,
+    /// The selected database.
+    pub db: u8,
+    /// The time that expiry is judged by, in ms since the epoch: that of the loop turn.
+    pub now_ms: u64,
+    /// Seconds of the server's clock, noted in entries that are used.
+    pub now_s: u32,
+    /// Whether reads count as a use of the key (not after CLIENT NO-TOUCH and in OBJECT).
+    pub touch: bool,
+}
+
+impl<'a> Keys<'a> {
+    /// A view that holds nothing yet.
+    #[inline]
+    #[must_use]
+    pub fn new(keyspace: &'a Keyspace, stats: &'a WorkerStats, db: u8, now_ms: u64) -> Self {
+        let now_s = (now_ms / 1000) as u32;
+        let (held, first) = (Held::None, None);
+        Keys { keyspace, stats, held, first, db, now_ms, now_s, touch: true }
+    }
+
+    /// Locks the partition of one key that was located before.
+    #[inline]
+    pub fn hold_one(&mut self, key: &[u8], at: Located) {
+        self.first = Some((key.as_ptr(), key.len(), at));
+        self.held = Held::One(at.partition, self.keyspace.lock(at.partition));
+    }
+
+    /// Locks the partitions named, in ascending order whatever the order given.
+    pub fn hold_many(&mut self, partitions: &mut Vec<u16>) {
+        partitions.sort_unstable();
+        partitions.dedup();
+        let lock = |&p: &u16| (p, self.keyspace.lock(p));
+        self.held = Held::Many(partitions.iter().map(lock).collect());
+    }
+
+    /// Locks all partitions.
+    pub fn hold_all(&mut self) {
+        self.hold_many(&mut (0..PARTITIONS as u16).collect());
+    }
+
+    /// Reports the bytes that changed, hands each new record to `notify`, and unlocks.
+    #[inline]
+    pub fn release(&mut self, notify: Option<&mut dyn FnMut(Effect<'_>)>) {
+        let mut delta = 0;
+        match (&mut self.held, notify) {
+            (Held::None, _) => {}
+            (Held::One(_, shard), None) => delta = shard.take_bytes_delta(),
+            (Held::Many(shards), None) => {
+                delta = shards.iter_mut().map(|(_, s)| s.take_bytes_delta()).sum();
+            }
+            (Held::One(_, shard), Some(notify)) => {
+                shard.take_notifications(notify);
+                delta = shard.take_bytes_delta();
+            }
+            (Held::Many(shards), Some(notify)) => {
+                for (_, shard) in shards {
+                    shard.take_notifications(notify);
+                    delta += shard.take_bytes_delta();
+                }
+            }
+        }
+        self.stats.add_bytes(delta);
+        self.held = Held::None;
+        self.first = None;
+    }
+
+    #[inline]
+    fn locate(&self, key: &[u8]) -> Located {
+        match self.first {
+            Some((start, len, at)) if std::ptr::eq(start, key.as_ptr()) && len == key.len() => at,
+            _ => self.keyspace.locate(key),
+        }
+    }
+
+    /// The shard of a key with the key's hash. The command must have declared the key.
+    #[inline]
+    fn shard_of<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, Key<'k>) {
+        let at = self.locate(key);
+        let key = Key { bytes: key, hash: at.hash };
+        (self.held_shard(at.partition), key)
+    }
+
+    #[inline]
+    fn held_shard(&mut self, partition: u16) -> &mut Shard {
+        match &mut self.held {
+            Held::One(held, shard) if *held == partition => shard,
+            Held::Many(shards) => {
+                let at = shards.binary_search_by_key(&partition, |(p, _)| *p);
+                &mut shards[at.expect("a command touches declared keys only")].1
+            }
+            _ => panic!("a command touches declared keys only"),
+        }
+    }
+
+    /// Calls `f` with every partition in turn: under the lock already held, or a lock of its own.
+    /// `f` says whether to go on. For commands whose keys are [`crate::table::Keys::All`] or `Each`.
+    pub fn each_shard(&mut self, mut f: impl FnMut(u16, &mut Shard) -> bool) {
+        for p in 0..PARTITIONS as u16 {
+            if !self.with_shard(p, |shard| f(p, shard)) {
+                return;
+            }
+        }
+    }
+
+    /// Calls `f` with one partition, locked if it is not held.
+    pub fn with_shard<R>(&mut self, partition: u16, f: impl FnOnce(&mut Shard) -> R) -> R {
+        if let Held::Many(_) = self.held {
+            return f(self.held_shard(partition));
+        }
+        let mut shard = self.keyspace.lock(partition);
+        let result = f(&mut shard);
+        self.stats.add_bytes(shard.take_bytes_delta());
+        result
+    }
+
+    /// Reads a key: counts a hit or miss, notes the use.
+    #[inline]
+    pub fn get(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let stats = self.stats;
+        let entry = self.get_uncounted(key);
+        stats.count_lookup(entry.is_some());
+        entry
+    }
+
+    /// Reads a key on behalf of a write: no hit or miss.
+    #[inline]
+    pub fn get_uncounted(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let (db, now_ms) = (self.db, self.now_ms);
+        let touch = self.touch.then_some(self.now_s);
+        let (shard, key) = self.shard_of(key);
+        shard.live(db, key, now_ms, touch)
+    }
+
+    /// Reads a key without a trace: no hit, no use.
+    pub fn peek(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let (db, now_ms) = (self.db, self.now_ms);
+        let (shard, key) = self.shard_of(key);
+        shard.live(db, key, now_ms, None)
+    }
+
+    /// Whether the key is there.
+    pub fn exists(&mut self, key: &[u8]) -> bool {
+        self.peek(key).is_some()
+    }
+
+    /// The database to write to, made if it is the first write.
+    #[inline]
+    fn writable<'s>(
+        keyspace: &Keyspace,
+        shard: &'s mut Shard,
+        at: (u16, u8),
+        now_ms: u64,
+    ) -> (&'s mut Db, &'s mut History) {
+        let Shard { hasher, dbs, history, .. } = shard;
+        let db = dbs[at.1 as usize].get_or_insert_with(|| {
+            let db = Box::new(Db::new(*hasher, now_ms));
+            keyspace.partitions[at.0 as usize].cores[at.1 as usize].set(Some(db.core()));
+            db
+        });
+        (db, history)
+    }
+
+    #[inline]
+    fn write_to<'k>(&mut self, key: &'k [u8]) -> (&mut Db, &mut History, Key<'k>) {
+        let at = self.locate(key);
+        let (keyspace, db, now_ms) = (self.keyspace, self.db, self.now_ms);
+        let shard = self.held_shard(at.partition);
+        let (db, history) = Self::writable(keyspace, shard, (at.partition, db), now_ms);
+        (db, history, Key { bytes: key, hash: at.hash })
+    }
+
+    /// Stores a string. A key whose time is past counts as not there only if it was looked up
+    /// before, which every write that cares does.
+    #[inline]
+    pub fn set(&mut self, key: &[u8], value: Payload<'_>, ttl: Ttl, event: Event) {
+        let (db_number, seconds) = (self.db, self.now_s);
+        let (db, history, key) = self.write_to(key);
+        let observed = history.log.is_kept();
+        let copy = if observed { Some(value.clone()) } else { None };
+        let existed = db.set(key, value, ttl, seconds);
+        let (bytes, deadline) = match &copy {
+            Some(value) => (value.bytes(), db.get(key).and_then(|e| e.deadline())),
+            None => (&b""[..], None),
+        };
+        let change = Change::Set { value: bytes, deadline };
+        let effect = Effect { db: db_number, key: key.bytes, change, event, is_new: !existed };
+        history.record(&effect);
+    }
+
+    /// Makes the string exactly `len` bytes long, new bytes zero, and writes `bytes` at `offset`.
+    /// A missing key is made. Keeps the deadline.
+    pub fn splice(&mut self, key: &[u8], len: usize, offset: usize, bytes: &[u8], event: Event) {
+        let (db_number, seconds) = (self.db, self.now_s);
+        let (db, history, key) = self.write_to(key);
+        let is_new = db.get(key).is_none();
+        db.edit(key, len, seconds, |value| {
+            value[offset..offset + bytes.len()].copy_from_slice(bytes);
+        });
+        let change = Change::Splice { len: len as u64, offset: offset as u64, bytes };
+        let effect = Effect { db: db_number, key: key.bytes, change, event, is_new };
+        history.record(&effect);
+    }
+
+    /// Changes the deadline of a key that is there.
+    pub fn set_ttl(&mut self, key: &[u8], deadline: Option<u64>, event: Event) {
+        let db_number = self.db;
+        let (db, history, key) = self.write_to(key);
+        db.set_ttl(key, deadline.map_or(Ttl::Clear, Ttl::At));
+        let change = Change::Deadline(deadline);
+        let effect = Effect { db: db_number, key: key.bytes, change, event, is_new: false };
+        history.record(&effect);
+    }
+
+    /// Reports a further event of a key whose change was reported already, as `expire` after `set`.
+    pub fn also(&mut self, key: &[u8], event: Event) {
+        let db_number = self.db;
+        let (db, history, key) = self.write_to(key);
+        if !history.log.is_kept() {
+            return;
+        }
+        let deadline = db.get(key).and_then(|e| e.deadline());
+        let change = Change::Deadline(deadline);
+        history.record(&Effect { db: db_number, key: key.bytes, change, event, is_new: false });
+    }
+
+    /// Removes a key. Returns it, for what is done with its value; drop it with [`discard`].
+    pub fn remove(&mut self, key: &[u8], event: Event) -> Option<Removed> {
+        let (db, now_ms) = (self.db, self.now_ms);
+        let (shard, key) = self.shard_of(key);
+        shard.live(db, key, now_ms, None)?;
+        let removed = shard.dbs[db as usize].as_mut()?.remove(key)?;
+        let change = Change::Del;
+        let effect = Effect { db, key: key.bytes, change, event, is_new: false };
+        shard.history.record(&effect);
+        Some(removed)
+    }
+
+    /// Deletes a key. Returns whether it was there.
+    pub fn delete(&mut self, key: &[u8], event: Event) -> bool {
+        let removed = self.remove(key, event);
+        let was_there = removed.is_some();
+        removed.into_iter().for_each(discard);
+        was_there
+    }
+
+    /// Puts a value that was taken from elsewhere under `key`, with its deadline and encoding.
+    pub fn put(&mut self, key: &[u8], value: Payload<'_>, ttl: Ttl, raw: bool, event: Event) {
+        self.set(key, value, ttl, event);
+        let (db, _, key) = self.write_to(key);
+        db.set_raw(key, raw);
+    }
+
+    /// Empties databases (all of them, or one) in all partitions, which must be held. Returns what
+    /// must be dropped: on the background thread, or at once.
+    #[must_use]
+    pub fn flush(&mut self, only: Option<u8>) -> Vec<Box<Db>> {
+        let mut flushed = Vec::new();
+        let keyspace = self.keyspace;
+        let now_ms = self.now_ms;
+        self.each_shard(|p, shard| {
+            let Shard { hasher, dbs, history, .. } = shard;
+            for i in (0..DATABASES as u8).filter(|i| only.is_none_or(|o| o == *i)) {
+                let Some(db) = dbs[i as usize].take_if(|db| !db.is_empty()) else { continue };
+                history.touch_watchers_where(|watched, key| {
+                    let key = Key { bytes: key, hash: hasher.hash(key) };
+                    watched == i && db.get(key).is_some_and(|e| !e.is_expired(now_ms))
+                });
+                keyspace.partitions[p as usize].cores[i as usize].set(None);
+                flushed.push(db);
+                let change = Change::Flush;
+                let event = Event::Silent;
+                history.record(&Effect { db: i, key: b"", change, event, is_new: false });
+            }
+            true
+        });
+        flushed
+    }
+
+    /// Exchanges two databases in all partitions, which must be held.
+    pub fn swap_dbs(&mut self, a: u8, b: u8) {
+        let keyspace = self.keyspace;
+        self.each_shard(|p, shard| {
+            let Shard { hasher, dbs, history, .. } = shard;
+            let is_in = |db: &Option<Box<Db>>, key: &[u8]| {
+                let key = Key { bytes: key, hash: hasher.hash(key) };
+                db.as_ref().is_some_and(|d| d.get(key).is_some())
+            };
+            history.touch_watchers_where(|db, key| {
+                (db == a || db == b) && (is_in(&dbs[a as usize], key) || is_in(&dbs[b as usize], key))
+            });
+            dbs.swap(a as usize, b as usize);
+            for i in [a, b] {
+                let core = dbs[i as usize].as_ref().map(|db| db.core());
+                keyspace.partitions[p as usize].cores[i as usize].set(core);
+            }
+            let (change, event) = (Change::Swap(b), Event::Silent);
+            history.record(&Effect { db: a, key: b"", change, event, is_new: false });
+            true
+        });
+    }
+
+    /// Keys and keys with a deadline in a database.
+    pub fn count(&mut self, db: u8) -> (usize, usize) {
+        let mut sum = (0, 0);
+        self.each_shard(|_, shard| {
+            if let Some(db) = shard.db(db) {
+                sum = (sum.0 + db.len(), sum.1 + db.expires());
+            }
+            true
+        });
+        sum
+    }
+
+    /// Watches a key for the session that owns `flag`.
+    pub fn watch(&mut self, key: &[u8], flag: &WatchFlag) {
+        let db = self.db;
+        // A key whose time is past leaves now, so that its leaving later is no change.
+        self.exists(key);
+        let (shard, _) = self.shard_of(key);
+        shard.watch(db, key, flag);
+    }
+}

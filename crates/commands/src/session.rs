@@ -1,0 +1,140 @@
+//! One connection's state as commands see it.
+
+use crate::client::{Client, ClientFlags};
+use crate::keyspace::WatchFlag;
+use crate::shared::Shared;
+use crate::table::Entry;
+use hypercache_protocol::parse::OwnedArgs;
+use hypercache_protocol::reply::Version;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Whether replies are sent, as CLIENT REPLY says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ReplyMode {
+    /// They are.
+    #[default]
+    On,
+    /// None is until CLIENT REPLY ON.
+    Off,
+    /// The next command's is not.
+    SkipNext,
+    /// The current command's is not.
+    Skip,
+}
+
+/// A transaction that is being queued.
+#[derive(Debug, Default)]
+pub struct Multi {
+    /// Commands in order.
+    pub queue: Vec<(&'static Entry, OwnedArgs)>,
+    /// A command was refused while queueing, so EXEC will refuse all.
+    pub is_aborted: bool,
+}
+
+/// Keys being watched.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Raised when one of them changes.
+    pub flag: WatchFlag,
+    /// Database and key of each.
+    pub keys: Vec<(u8, Box<[u8]>)>,
+}
+
+/// Subscriptions of a connection.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    /// SUBSCRIBE.
+    pub channels: BTreeSet<Arc<[u8]>>,
+    /// PSUBSCRIBE.
+    pub patterns: BTreeSet<Arc<[u8]>>,
+    /// SSUBSCRIBE.
+    pub shard_channels: BTreeSet<Arc<[u8]>>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Session {
+    /// The part that other workers may see.
+    pub client: Arc<Client>,
+    /// Protocol version of replies.
+    pub version: Version,
+    /// Selected database.
+    pub db: u8,
+    /// Whether the password was given, or none is needed.
+    pub is_authenticated: bool,
+    /// The connection is closed once the reply is sent.
+    pub is_closing: bool,
+    /// Whether replies are sent.
+    pub reply_mode: ReplyMode,
+    /// The transaction being queued.
+    pub multi: Option<Box<Multi>>,
+    /// Keys being watched.
+    pub watch: Option<Box<Watch>>,
+    /// Subscriptions.
+    pub subscriptions: Option<Box<Subscriptions>>,
+}
+
+impl Session {
+    /// The session of a client that just connected.
+    #[must_use]
+    pub fn new(client: Arc<Client>, is_authenticated: bool) -> Self {
+        client.set_flag(ClientFlags::AUTHENTICATED, is_authenticated);
+        Session {
+            client,
+            version: Version::V2,
+            db: 0,
+            is_authenticated,
+            is_closing: false,
+            reply_mode: ReplyMode::On,
+            multi: None,
+            watch: None,
+            subscriptions: None,
+        }
+    }
+
+    /// Selects a database.
+    pub fn select(&mut self, db: u8) {
+        self.db = db;
+        self.client.db.store(db, Relaxed);
+    }
+
+    /// Chooses the protocol version.
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+        self.client.resp.store(if version == Version::V3 { 3 } else { 2 }, Relaxed);
+    }
+
+    /// Whether only subscription commands are allowed (RESP2 with subscriptions).
+    #[must_use]
+    pub fn is_subscribed(&self) -> bool {
+        self.subscriptions.is_some()
+    }
+
+    /// Forgets the transaction and the watched keys.
+    pub fn discard_transaction(&mut self, shared: &Shared) {
+        self.multi = None;
+        self.client.queued.store(-1, Relaxed);
+        self.client.set_flag(ClientFlags::MULTI, false);
+        self.unwatch(shared);
+    }
+
+    /// Forgets the watched keys. Takes partition locks, so none may be held.
+    pub fn unwatch(&mut self, shared: &Shared) {
+        let Some(watch) = self.watch.take() else { return };
+        for (db, key) in &watch.keys {
+            let partition = crate::keyspace::partition_of(key);
+            shared.keyspace.lock(partition).unwatch(*db, key, &watch.flag);
+        }
+        self.client.set_flag(ClientFlags::DIRTY, false);
+    }
+
+    /// What must be undone when the connection ends. No lock may be held.
+    pub fn close(&mut self, shared: &Shared) {
+        self.discard_transaction(shared);
+        crate::pubsub::unsubscribe_all(shared, self);
+        crate::server::stop_monitoring(shared, self);
+        shared.clients.remove(self.client.id);
+    }
+}

@@ -1,0 +1,223 @@
+//! What all workers share: keyspace, settings, clients, subscriptions, statistics, and the
+//! mailboxes by which workers reach each other.
+
+use crate::client::{Client, Clients};
+use crate::config::Config;
+use crate::keyspace::Keyspace;
+use crate::pubsub::PubSub;
+use crate::server::{LatencyMonitor, SlowLog};
+use crate::stats::WorkerStats;
+use hypercache_stdx::{clock, rng};
+use parking_lot::Mutex;
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+
+/// Something one worker tells another about one of the other's clients.
+#[derive(Debug)]
+pub enum Message {
+    /// A message of a channel for a subscriber.
+    Publish {
+        /// The subscriber.
+        client: Arc<Client>,
+        /// What it is told.
+        push: Push,
+    },
+    /// A line for a monitor.
+    Monitor {
+        /// The monitor.
+        client: Arc<Client>,
+        /// The line, without `+` and line end.
+        line: Arc<[u8]>,
+    },
+    /// [`Client::is_killed`] was set.
+    Kill(u64),
+    /// Clients may go on after CLIENT PAUSE.
+    Resume,
+}
+
+/// A message to a subscriber.
+#[derive(Debug, Clone)]
+pub struct Push {
+    /// `message`, `pmessage` or `smessage`.
+    pub kind: &'static str,
+    /// The pattern that matched, of `pmessage`.
+    pub pattern: Option<Arc<[u8]>>,
+    /// The channel.
+    pub channel: Arc<[u8]>,
+    /// What was published.
+    pub payload: Arc<[u8]>,
+}
+
+impl Push {
+    /// Bytes that it takes on its way, roughly what it takes in the output.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let pattern = self.pattern.as_ref().map_or(0, |p| p.len());
+        (self.payload.len() + self.channel.len() + pattern + 64) as u64
+    }
+}
+
+/// The mailbox of a worker. Bounded by what its clients may have waiting: a publisher counts the
+/// bytes on their way in [`Client::output_bytes`] and kills the client beyond its limit instead.
+pub struct Mailbox {
+    queue: Mutex<Vec<Message>>,
+    is_empty: AtomicBool,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mailbox")
+    }
+}
+
+impl Mailbox {
+    /// A mailbox whose owner is woken by `wake`.
+    #[must_use]
+    pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
+        Mailbox { queue: Mutex::new(Vec::new()), is_empty: AtomicBool::new(true), wake }
+    }
+
+    /// Delivers a message; wakes the owner if the mailbox was empty.
+    pub fn send(&self, message: Message) {
+        self.queue.lock().push(message);
+        if self.is_empty.swap(false, Ordering::AcqRel) {
+            (self.wake)();
+        }
+    }
+
+    /// Takes all messages, if there are any.
+    #[inline]
+    pub fn take(&self) -> Vec<Message> {
+        if self.is_empty.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.is_empty.store(true, Ordering::Release);
+        std::mem::take(&mut *self.queue.lock())
+    }
+}
+
+/// CLIENT PAUSE.
+#[derive(Debug, Default)]
+pub struct Pause {
+    /// Until when, in ms since the epoch; 0 when not paused.
+    pub until_ms: AtomicU64,
+    /// 1: writes only; 2: all commands.
+    pub mode: AtomicU8,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Shared {
+    /// The data.
+    pub keyspace: Keyspace,
+    /// The settings.
+    pub config: Config,
+    /// The connections.
+    pub clients: Clients,
+    /// The subscriptions.
+    pub pubsub: PubSub,
+    /// SLOWLOG.
+    pub slowlog: SlowLog,
+    /// LATENCY.
+    pub latency: LatencyMonitor,
+    /// One per worker, same order as `mailboxes`; and one more for threads that are no workers.
+    pub stats: Vec<Arc<WorkerStats>>,
+    /// One per worker, set once the workers exist.
+    pub mailboxes: OnceLock<Vec<Mailbox>>,
+    /// CLIENT PAUSE.
+    pub pause: Pause,
+    /// Clients that see every command (MONITOR).
+    pub monitors: Mutex<Vec<Arc<Client>>>,
+    /// How many those are, to ask without the lock.
+    pub monitor_count: AtomicUsize,
+    /// When the server started, in ms since the epoch.
+    pub started_ms: u64,
+    /// Forty hexadecimal digits that name this run.
+    pub run_id: String,
+    /// Set by SHUTDOWN: workers stop.
+    pub is_stopping: AtomicBool,
+    /// What the event loops run on: `io_uring` or `epoll`.
+    pub io_backend: OnceLock<&'static str>,
+    /// DEBUG SET-ACTIVE-EXPIRE.
+    pub is_active_expire: AtomicBool,
+    /// Highest sum of bytes seen.
+    pub peak_bytes: AtomicU64,
+}
+
+impl Shared {
+    /// Shared state for `workers` workers under the given settings.
+    #[must_use]
+    pub fn new(config: Config, workers: usize) -> Arc<Self> {
+        let secret = (rng::entropy(), rng::entropy());
+        let run_id = format!("{:016x}{:016x}{:08x}", rng::entropy(), rng::entropy(), rng::entropy() as u32);
+        let shared = Arc::new(Shared {
+            keyspace: Keyspace::new(secret),
+            config,
+            clients: Clients::default(),
+            pubsub: PubSub::default(),
+            slowlog: SlowLog::default(),
+            latency: LatencyMonitor::default(),
+            stats: (0..=workers).map(|_| Arc::new(WorkerStats::default())).collect(),
+            mailboxes: OnceLock::new(),
+            pause: Pause::default(),
+            monitors: Mutex::default(),
+            monitor_count: AtomicUsize::new(0),
+            started_ms: clock::now_ms(),
+            run_id,
+            is_stopping: AtomicBool::new(false),
+            io_backend: OnceLock::new(),
+            is_active_expire: AtomicBool::new(true),
+            peak_bytes: AtomicU64::new(0),
+        });
+        crate::config::apply_all(&shared);
+        shared
+    }
+
+    /// Bytes of keyspace and connection buffers in use.
+    #[must_use]
+    pub fn bytes_used(&self) -> u64 {
+        let sum: isize = self.stats.iter().map(|s| s.bytes()).sum();
+        let used = sum.max(0) as u64;
+        self.peak_bytes.fetch_max(used, Ordering::Relaxed);
+        used
+    }
+
+    /// Sends a message to the worker of its client.
+    pub fn send(&self, worker: u16, message: Message) {
+        if let Some(mailbox) = self.mailboxes.get().and_then(|m| m.get(worker as usize)) {
+            mailbox.send(message);
+        }
+    }
+
+    /// Kills a client: its worker closes the connection at its next turn.
+    pub fn kill(&self, client: &Client) {
+        if !client.is_killed.swap(true, Ordering::AcqRel) {
+            self.send(client.worker, Message::Kill(client.id));
+        }
+    }
+
+    /// The sum over all workers of a counter.
+    pub fn sum(&self, counter: impl Fn(&WorkerStats) -> u64) -> u64 {
+        self.stats.iter().map(|s| counter(s)).sum()
+    }
+}
+
+/// Values waiting to be freed in the background; beyond this many they are freed where they are.
+const FREE_QUEUE_MAX: usize = 1024;
+
+/// Drops a value on the background thread, so that freeing a huge one stalls nobody.
+pub fn free_in_background(value: Box<dyn Any + Send>) {
+    static QUEUE: OnceLock<Option<mpsc::SyncSender<Box<dyn Any + Send>>>> = OnceLock::new();
+    let queue = QUEUE.get_or_init(|| {
+        let (sender, receiver) = mpsc::sync_channel::<Box<dyn Any + Send>>(FREE_QUEUE_MAX);
+        let thread = std::thread::Builder::new().name("hc-free".into());
+        let spawned = thread.spawn(move || receiver.into_iter().for_each(drop));
+        spawned.is_ok().then_some(sender)
+    });
+    // A full queue or a missing thread gives the value back in the error, which drops it here.
+    if let Some(queue) = queue {
+        drop(queue.try_send(value));
+    }
+}

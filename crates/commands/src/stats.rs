@@ -1,0 +1,158 @@
+//! Counters of one worker. Each is written by its worker only (plain loads and stores, no locked
+//! instruction) and summed by whoever reads.
+
+use crate::table::table;
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The count so far.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Starts again from zero.
+    pub fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
+/// Counters of one command.
+#[derive(Debug, Default)]
+pub struct CommandStats {
+    /// Executions.
+    pub calls: Counter,
+    /// Nanoseconds spent in it.
+    pub nanos: Counter,
+    /// Refused before it ran: arity, permissions, memory.
+    pub rejected: Counter,
+    /// Ended with an error.
+    pub failed: Counter,
+    /// Executions by time taken: bucket `i` counts those below `2^i` microseconds.
+    pub latency: [Counter; LATENCY_BUCKETS],
+}
+
+/// Powers of two of microseconds that latency is counted in: up to 2^30 us, 18 minutes.
+pub const LATENCY_BUCKETS: usize = 31;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// All counters of one worker.
+        #[derive(Debug)]
+        pub struct WorkerStats {
+            $($(#[$doc])* pub $name: Counter,)+
+            /// Bytes of keyspace and buffers that this worker added less those it freed.
+            bytes: AtomicIsize,
+            /// By [`crate::table::Entry::id`].
+            pub commands: Box<[CommandStats]>,
+        }
+
+        impl Default for WorkerStats {
+            fn default() -> Self {
+                let commands = table().entries().iter().map(|_| CommandStats::default());
+                WorkerStats {
+                    $($name: Counter::default(),)+
+                    bytes: AtomicIsize::new(0),
+                    commands: commands.collect(),
+                }
+            }
+        }
+
+        impl WorkerStats {
+            /// CONFIG RESETSTAT.
+            pub fn reset(&self) {
+                $(self.$name.reset();)+
+                for command in &self.commands {
+                    command.calls.reset();
+                    command.nanos.reset();
+                    command.rejected.reset();
+                    command.failed.reset();
+                    command.latency.iter().for_each(Counter::reset);
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Commands executed.
+    commands_processed,
+    /// Connections accepted.
+    connections_received,
+    /// Connections refused because of `maxclients`.
+    connections_rejected,
+    /// Reads that found the key.
+    keyspace_hits,
+    /// Reads that did not.
+    keyspace_misses,
+    /// Keys removed because their time was past.
+    expired_keys,
+    /// Keys removed because of `maxmemory`.
+    evicted_keys,
+    /// Bytes received.
+    net_input_bytes,
+    /// Bytes sent.
+    net_output_bytes,
+    /// Error replies.
+    error_replies,
+    /// Connections closed because their output went beyond its limit.
+    output_limit_closed,
+    /// Connections closed because their requests went beyond the limit.
+    query_limit_closed,
+    /// Turns of the event loop.
+    loop_turns,
+    /// Nanoseconds of expiry work.
+    expire_nanos,
+    /// Reads from sockets.
+    reads,
+    /// Writes to sockets.
+    writes,
+}
+
+impl WorkerStats {
+    /// Counts a read of a key.
+    #[inline]
+    pub fn count_lookup(&self, hit: bool) {
+        if hit { self.keyspace_hits.add(1) } else { self.keyspace_misses.add(1) }
+    }
+
+    /// Adds to the bytes in use.
+    #[inline]
+    pub fn add_bytes(&self, delta: isize) {
+        if delta != 0 {
+            self.bytes.store(self.bytes.load(Relaxed) + delta, Relaxed);
+        }
+    }
+
+    /// This worker's part of the bytes in use; negative when it freed what others added.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> isize {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Counts one execution of a command.
+    #[inline]
+    pub fn count_command(&self, id: usize, nanos: u64, failed: bool) {
+        let stats = &self.commands[id];
+        stats.calls.add(1);
+        stats.nanos.add(nanos);
+        let bucket = (u64::BITS - (nanos / 1000).leading_zeros()) as usize;
+        stats.latency[bucket.min(LATENCY_BUCKETS - 1)].add(1);
+        self.commands_processed.add(1);
+        if failed {
+            stats.failed.add(1);
+        }
+    }
+}

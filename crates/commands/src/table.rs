@@ -1,0 +1,439 @@
+//! The command table: the shape of a row, the list of families, and the lookup by name.
+//!
+//! From these rows come dispatch, arity and key checks, COMMAND and its subcommands, the command
+//! reference, completion in the shell, the fuzz dictionary, per-command statistics and the example
+//! tests. A name that is absent here does not exist.
+
+use crate::context::Cx;
+use crate::error::Outcome;
+use hypercache_protocol::parse::Args;
+use std::sync::OnceLock;
+
+/// A command's function: arguments in, reply written.
+pub type Run = fn(&mut Cx<'_>, Args<'_>) -> Outcome;
+
+macro_rules! bits {
+    ($(#[$doc:meta])* $type:ident { $($name:ident $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+        pub struct $type(pub u32);
+
+        impl $type {
+            bits!(@ 0, $($name $text,)+);
+            /// Names of all bits, in COMMAND's order.
+            pub const NAMES: &[($type, &'static str)] = &[$(($type::$name, $text)),+];
+            /// No bit.
+            pub const NONE: $type = $type(0);
+
+            /// Whether all bits of `other` are set.
+            #[inline]
+            #[must_use]
+            pub const fn has(self, other: $type) -> bool {
+                self.0 & other.0 == other.0
+            }
+
+            /// The bits of both.
+            #[must_use]
+            pub const fn or(self, other: $type) -> $type {
+                $type(self.0 | other.0)
+            }
+
+            /// The names of the bits that are set.
+            pub fn names(self) -> impl Iterator<Item = &'static str> {
+                Self::NAMES.iter().filter(move |(bit, _)| self.has(*bit)).map(|(_, name)| *name)
+            }
+        }
+
+        impl std::ops::BitOr for $type {
+            type Output = $type;
+            fn bitor(self, other: $type) -> $type {
+                self.or(other)
+            }
+        }
+    };
+    (@ $n:expr, $name:ident $text:literal, $($rest:tt)*) => {
+        #[doc = concat!("`", $text, "`")]
+        pub const $name: Self = Self(1 << $n);
+        bits!(@ $n + 1, $($rest)*);
+    };
+    (@ $n:expr,) => {};
+}
+
+bits! {
+    /// What dispatch must know of a command.
+    Flags {
+        WRITE "write",
+        READONLY "readonly",
+        DENY_OOM "denyoom",
+        MODULE "module",
+        ADMIN "admin",
+        PUBSUB "pubsub",
+        NO_SCRIPT "noscript",
+        BLOCKING "blocking",
+        LOADING "loading",
+        STALE "stale",
+        SKIP_MONITOR "skip_monitor",
+        SKIP_SLOWLOG "skip_slowlog",
+        ASKING "asking",
+        FAST "fast",
+        NO_AUTH "no_auth",
+        MAY_REPLICATE "may_replicate",
+        NO_MANDATORY_KEYS "no_mandatory_keys",
+        NO_ASYNC_LOADING "no_async_loading",
+        NO_MULTI "no_multi",
+        MOVABLE_KEYS "movablekeys",
+        ALLOW_BUSY "allow_busy",
+    }
+}
+
+bits! {
+    /// ACL categories. `write`, `read`, `admin`, `dangerous`, `fast`, `slow`, `pubsub` and
+    /// `blocking` follow from the flags (see [`Command::acl_all`]); rows name only the others.
+    Acl {
+        KEYSPACE "keyspace",
+        READ "read",
+        WRITE "write",
+        SET "set",
+        SORTED_SET "sortedset",
+        LIST "list",
+        HASH "hash",
+        STRING "string",
+        BITMAP "bitmap",
+        HYPERLOGLOG "hyperloglog",
+        GEO "geo",
+        STREAM "stream",
+        PUBSUB "pubsub",
+        ADMIN "admin",
+        FAST "fast",
+        SLOW "slow",
+        BLOCKING "blocking",
+        DANGEROUS "dangerous",
+        CONNECTION "connection",
+        TRANSACTION "transaction",
+        SCRIPTING "scripting",
+    }
+}
+
+bits! {
+    /// What a command does with the keys of a specification, as COMMAND INFO shows it.
+    KeyFlags {
+        RO "RO",
+        RW "RW",
+        OW "OW",
+        RM "RM",
+        ACCESS "access",
+        UPDATE "update",
+        INSERT "insert",
+        DELETE "delete",
+        NOT_KEY "not_key",
+        INCOMPLETE "incomplete",
+        VARIABLE_FLAGS "variable_flags",
+    }
+}
+
+/// Where the keys of a command are among its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// There are none.
+    None,
+    /// Every `step`th argument from `first` to `last` (negative: from the end, -1 the last one).
+    Range {
+        /// Number of the first key; the command's name is number 0.
+        first: usize,
+        /// Number of the last key.
+        last: isize,
+        /// Distance between keys.
+        step: usize,
+        /// What is done with them.
+        flags: KeyFlags,
+    },
+    /// Two specifications with different flags, as source and target of COPY.
+    Two(&'static Keys, &'static Keys),
+    /// The command works on whole databases: all partitions are locked.
+    All,
+    /// The command visits partitions one at a time by itself (KEYS, SCAN, DBSIZE): no lock is
+    /// taken for it, except within a transaction, where all are.
+    Each,
+}
+
+impl Keys {
+    /// One key, the first argument.
+    #[must_use]
+    pub const fn first(flags: KeyFlags) -> Keys {
+        Keys::Range { first: 1, last: 1, step: 1, flags }
+    }
+
+    /// The ranges, without those that are none.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<(usize, isize, usize, KeyFlags)> {
+        match *self {
+            Keys::Range { first, last, step, flags } => vec![(first, last, step, flags)],
+            Keys::Two(a, b) => [a.ranges(), b.ranges()].concat(),
+            Keys::None | Keys::All | Keys::Each => Vec::new(),
+        }
+    }
+
+    /// Calls `f` with the number of every argument that is a key, of `len` arguments in all.
+    pub fn for_each(&self, len: usize, f: &mut dyn FnMut(usize, KeyFlags)) {
+        match *self {
+            Keys::None | Keys::All | Keys::Each => {}
+            Keys::Two(a, b) => {
+                a.for_each(len, f);
+                b.for_each(len, f);
+            }
+            Keys::Range { first, last, step, flags } => {
+                let last = if last < 0 { len as isize + last } else { last };
+                let mut i = first;
+                while i as isize <= last && i < len {
+                    f(i, flags);
+                    i += step;
+                }
+            }
+        }
+    }
+}
+
+/// The group that the documentation lists a command under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Group {
+    Generic,
+    String,
+    Bitmap,
+    Connection,
+    Server,
+    Pubsub,
+    Transactions,
+}
+
+impl Group {
+    /// The name that COMMAND DOCS shows.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Generic => "generic",
+            Group::String => "string",
+            Group::Bitmap => "bitmap",
+            Group::Connection => "connection",
+            Group::Server => "server",
+            Group::Pubsub => "pubsub",
+            Group::Transactions => "transactions",
+        }
+    }
+}
+
+/// One row: all there is to know of a command.
+#[derive(Debug)]
+pub struct Command {
+    /// The name in upper case; of a subcommand, the second word only.
+    pub name: &'static str,
+    /// Where the documentation lists it.
+    pub group: Group,
+    /// The version of Redis that brought it.
+    pub since: &'static str,
+    /// Number of arguments with the name: exactly `n`, or at least `-n` when negative. Of a
+    /// subcommand both words count.
+    pub arity: i32,
+    /// Where its keys are.
+    pub keys: Keys,
+    /// What dispatch must know.
+    pub flags: Flags,
+    /// ACL categories beyond those that follow from the flags.
+    pub acl: Acl,
+    /// Its function. A container's runs when no subcommand is named (see [`subcommand_needed`]).
+    pub run: Run,
+    /// One line for the reference.
+    pub summary: &'static str,
+    /// Cost, for the reference.
+    pub complexity: &'static str,
+    /// Arguments in the notation of the reference: `key value [NX | XX] [GET]`.
+    pub syntax: &'static str,
+    /// Transcript that is run as a test: lines of `> COMMAND` and the replies as the shell shows
+    /// them.
+    pub examples: &'static str,
+    /// The second words, of a container.
+    pub subcommands: &'static [Command],
+}
+
+impl Command {
+    /// The values that most rows share, for `..Command::DEFAULT`.
+    pub const DEFAULT: Command = Command {
+        name: "",
+        group: Group::Generic,
+        since: "1.0.0",
+        arity: 1,
+        keys: Keys::None,
+        flags: Flags::NONE,
+        acl: Acl::NONE,
+        run: subcommand_needed,
+        summary: "",
+        complexity: "O(1)",
+        syntax: "",
+        examples: "",
+        subcommands: &[],
+    };
+
+    /// Whether `len` arguments, the name included, are acceptable.
+    #[inline]
+    #[must_use]
+    pub fn accepts(&self, len: usize) -> bool {
+        let len = len as i32;
+        if self.arity >= 0 { len == self.arity } else { len >= -self.arity }
+    }
+
+    /// All ACL categories, those that follow from the flags included.
+    #[must_use]
+    pub fn acl_all(&self) -> Acl {
+        let mut acl = self.acl;
+        let mut imply = |flag, category| {
+            if self.flags.has(flag) {
+                acl = acl | category;
+            }
+        };
+        imply(Flags::WRITE, Acl::WRITE);
+        // Redis: scripting commands are readonly by flag but not of the category.
+        imply(Flags::READONLY, Acl::READ);
+        imply(Flags::ADMIN, Acl::ADMIN | Acl::DANGEROUS);
+        imply(Flags::PUBSUB, Acl::PUBSUB);
+        imply(Flags::FAST, Acl::FAST);
+        imply(Flags::BLOCKING, Acl::BLOCKING);
+        if acl.has(Acl::FAST) { acl } else { acl | Acl::SLOW }
+    }
+}
+
+/// What a container does without a subcommand; the arity check answers before it is reached.
+pub fn subcommand_needed(_: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+    Err(crate::ReplyError::Syntax)
+}
+
+/// The families, one file each.
+pub const FAMILIES: &[&[Command]] = &[
+    crate::string::COMMANDS,
+    crate::bitmap::COMMANDS,
+    crate::generic::COMMANDS,
+    crate::connection::COMMANDS,
+    crate::pubsub::COMMANDS,
+    crate::transaction::COMMANDS,
+    crate::server::COMMANDS,
+];
+
+/// A row with its number (for statistics) and full name.
+#[derive(Debug)]
+pub struct Entry {
+    /// Consecutive number, below [`Table::len`].
+    pub id: usize,
+    /// The row.
+    pub row: &'static Command,
+    /// The lower-case name; of a subcommand `config|get`.
+    pub full_name: String,
+    /// The second words.
+    pub subcommands: Vec<&'static Entry>,
+}
+
+const BUCKETS: usize = 1024;
+
+/// All rows with a lookup by name: one probe of a hash over the letters without case.
+#[derive(Debug)]
+pub struct Table {
+    entries: Vec<&'static Entry>,
+    buckets: Box<[Option<&'static Entry>; BUCKETS]>,
+}
+
+/// The table, built on first use.
+#[inline]
+pub fn table() -> &'static Table {
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    TABLE.get_or_init(Table::build)
+}
+
+impl Table {
+    fn build() -> Table {
+        let mut table = Table { entries: Vec::new(), buckets: Box::new([None; BUCKETS]) };
+        let mut next_id = 0;
+        for row in FAMILIES.iter().copied().flatten() {
+            let entry = table.add(row, None, &mut next_id);
+            let mut at = bucket_of(entry.row.name.as_bytes());
+            while let Some(other) = table.buckets[at] {
+                assert_ne!(other.row.name, row.name, "a command has two rows");
+                at = (at + 1) % BUCKETS;
+            }
+            table.buckets[at] = Some(entry);
+        }
+        table.entries.sort_by_key(|entry| entry.id);
+        table
+    }
+
+    /// Entries live as long as the process: there is one table.
+    fn add(
+        &mut self,
+        row: &'static Command,
+        parent: Option<&str>,
+        next_id: &mut usize,
+    ) -> &'static Entry {
+        let name = row.name.to_ascii_lowercase();
+        let full_name = parent.map_or_else(|| name.clone(), |p| format!("{p}|{name}"));
+        let id = *next_id;
+        *next_id += 1;
+        let add_sub = |sub| self.add(sub, Some(&name), next_id);
+        let subcommands = row.subcommands.iter().map(add_sub).collect();
+        let entry: &'static Entry = Box::leak(Box::new(Entry { id, row, full_name, subcommands }));
+        self.entries.push(entry);
+        entry
+    }
+
+    /// The entry of a name in any case.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, name: &[u8]) -> Option<&'static Entry> {
+        let mut at = bucket_of(name);
+        while let Some(entry) = self.buckets[at] {
+            if entry.row.name.as_bytes().eq_ignore_ascii_case(name) {
+                return Some(entry);
+            }
+            at = (at + 1) % BUCKETS;
+        }
+        None
+    }
+
+    /// The entry of `config|get` or `get`.
+    #[must_use]
+    pub fn get_full(&self, name: &[u8]) -> Option<&'static Entry> {
+        match name.iter().position(|&b| b == b'|') {
+            None => self.get(name),
+            Some(at) => self.get(&name[..at])?.subcommand(&name[at + 1..]),
+        }
+    }
+
+    /// All entries, subcommands included; an entry's place is its `id`.
+    #[must_use]
+    pub fn entries(&self) -> &[&'static Entry] {
+        &self.entries
+    }
+
+    /// Entries that are no subcommands.
+    pub fn commands(&self) -> impl Iterator<Item = &'static Entry> {
+        self.entries.iter().copied().filter(|entry| !entry.full_name.contains('|'))
+    }
+}
+
+impl Entry {
+    /// The subcommand of that name in any case.
+    #[must_use]
+    pub fn subcommand(&self, name: &[u8]) -> Option<&'static Entry> {
+        let same = |e: &&&'static Entry| e.row.name.as_bytes().eq_ignore_ascii_case(name);
+        self.subcommands.iter().find(same).copied()
+    }
+}
+
+/// A multiplicative hash of the first eight letters without case, and the length.
+#[inline]
+fn bucket_of(name: &[u8]) -> usize {
+    let mut word = [0u8; 8];
+    let len = name.len().min(8);
+    word[..len].copy_from_slice(&name[..len]);
+    let folded = u64::from_le_bytes(word) & 0xdfdf_dfdf_dfdf_dfdf;
+    let tail = *name.last().unwrap_or(&0) & 0xdf;
+    let mixed = (folded ^ (name.len() as u64) << 59 ^ u64::from(tail) << 31)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 54) as usize
+}
