@@ -1,2 +1,5 @@
 //! What the standard library lacks: clock, seeded random numbers, histogram, checksums, keyed hash, number and glob rules.
 #![forbid(unsafe_code)]
+
+mod float_bits;
+pub mod number;
