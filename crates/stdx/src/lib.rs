@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 mod float_bits;
+pub mod glob;
 pub mod number;
