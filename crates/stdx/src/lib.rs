@@ -4,3 +4,4 @@
 mod float_bits;
 pub mod glob;
 pub mod number;
+pub mod size;
