@@ -3,5 +3,9 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+mod float_bits;
+pub mod glob;
 pub mod hash;
+pub mod number;
 pub mod rng;
+pub mod size;
