@@ -198,6 +198,14 @@ impl Shared {
         }
     }
 
+    /// Kills a client whose output went beyond its limit.
+    pub fn kill_for_output(&self, client: &Client) {
+        if !client.is_killed.load(Ordering::Acquire) {
+            self.stats[client.worker as usize].output_limit_closed.add(1);
+        }
+        self.kill(client);
+    }
+
     /// The sum over all workers of a counter.
     pub fn sum(&self, counter: impl Fn(&WorkerStats) -> u64) -> u64 {
         self.stats.iter().map(|s| counter(s)).sum()

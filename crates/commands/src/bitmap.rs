@@ -1,0 +1,5 @@
+//! Family bitmap.
+
+use crate::table::Command;
+
+pub(crate) const COMMANDS: &[Command] = &[];

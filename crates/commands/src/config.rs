@@ -1,0 +1,435 @@
+//! The settings: one table from which flags, `redis.conf`, environment, CONFIG and the reference
+//! come, and the values in force.
+//!
+//! A value is kept as text, as CONFIG GET shows it. What the request path needs is also kept parsed
+//! in [`Hot`], by the row's `apply`.
+
+use crate::shared::Shared;
+use hypercache_stdx::{number, size};
+use parking_lot::RwLock;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// What values a setting takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// `yes` or `no`.
+    Bool,
+    /// A whole number within bounds.
+    Int(i64, i64),
+    /// Bytes, with units as `64mb`, within bounds.
+    Bytes(u64, u64),
+    /// One of several words.
+    Choice(&'static [&'static str]),
+    /// Any text.
+    Text,
+    /// Text that a function checks and brings into its usual form.
+    Checked(fn(&str) -> Result<String, String>),
+    /// Only the default is true; another value is refused with this reason.
+    Fixed(&'static str),
+}
+
+/// One row.
+#[derive(Debug)]
+pub struct Setting {
+    /// The name, as in `redis.conf`.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// Its value when nothing is said.
+    pub default: &'static str,
+    /// Whether CONFIG SET may change it; otherwise it is read at start.
+    pub is_live: bool,
+    /// Makes a new value count.
+    pub apply: fn(&Shared, &str),
+    /// One line for the reference.
+    pub summary: &'static str,
+}
+
+fn at_start(_: &Shared, _: &str) {}
+
+const fn start(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    summary: &'static str,
+) -> Setting {
+    Setting { name, kind, default, is_live: false, apply: at_start, summary }
+}
+
+const fn live(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    apply: fn(&Shared, &str),
+    summary: &'static str,
+) -> Setting {
+    Setting { name, kind, default, is_live: true, apply, summary }
+}
+
+const fn fixed(name: &'static str, value: &'static str, why: &'static str) -> Setting {
+    let kind = Kind::Fixed(why);
+    Setting { name, kind, default: value, is_live: true, apply: at_start, summary: why }
+}
+
+const SECONDS_MAX: i64 = i32::MAX as i64;
+
+/// All settings, in the order of the reference.
+pub const SETTINGS: &[Setting] = &[
+    start("bind", Kind::Text, "127.0.0.1 -::1", "Addresses to listen on; `-` before one: skip it if it is not there."),
+    start("port", Kind::Int(0, 65535), "6379", "TCP port; 0 listens on none."),
+    start("unixsocket", Kind::Text, "", "Path of a Unix socket to listen on."),
+    start("unixsocketperm", Kind::Checked(octal), "0", "Permissions of the Unix socket, octal; 0 leaves them to the umask."),
+    start("tcp-backlog", Kind::Int(1, 65535), "511", "Connections that may wait to be accepted."),
+    live("protected-mode", Kind::Bool, "yes", at_start, "Refuse to listen on a public address without a password."),
+    live("requirepass", Kind::Text, "", |s, v| s.config.hot.set_password(v), "Password that AUTH must give; empty asks for none."),
+    live("maxclients", Kind::Int(1, 1_000_000), "10000", |s, v| s.config.hot.maxclients.store(int(v), Relaxed), "Connections served at once; more are refused."),
+    live("timeout", Kind::Int(0, SECONDS_MAX), "0", |s, v| s.config.hot.timeout_s.store(int(v), Relaxed), "Seconds after which an idle connection is closed; 0 never."),
+    live("tcp-keepalive", Kind::Int(0, SECONDS_MAX), "300", |s, v| s.config.hot.keepalive_s.store(int(v), Relaxed), "Seconds between TCP keepalive probes; 0 sends none."),
+    start("threads", Kind::Checked(threads), "auto", "Worker threads, one event loop each; `auto` is one per core."),
+    start("io", Kind::Choice(&["auto", "uring", "epoll"]), "auto", "What event loops run on; `auto` takes io_uring where the kernel allows it."),
+    start("databases", Kind::Fixed("there are always 16 databases"), "16", "Logical databases."),
+    live("client-output-buffer-limit", Kind::Checked(output_limits), "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", |s, v| s.config.hot.set_output_limits(v), "Per class of client: close it above the hard limit, or above the soft limit for some seconds."),
+    live("client-query-buffer-limit", Kind::Bytes(1 << 20, 1 << 40), "1gb", |s, v| s.config.hot.query_bytes_max.store(bytes(v), Relaxed), "Bytes of one client's requests that may wait to be complete."),
+    live("proto-max-bulk-len", Kind::Bytes(1 << 20, u32::MAX as u64 - 1024), "512mb", |s, v| s.config.hot.bulk_bytes_max.store(bytes(v), Relaxed), "Longest value or argument."),
+    live("maxmemory", Kind::Bytes(0, u64::MAX / 2), "0", |s, v| s.config.hot.maxmemory.store(bytes(v), Relaxed), "Bytes of data and client buffers above which writes evict or are refused; 0 is no limit."),
+    live("maxmemory-policy", Kind::Choice(&["noeviction", "allkeys-random"]), "noeviction", |s, v| s.config.hot.evicts.store(v == "allkeys-random", Relaxed), "What happens at maxmemory: refuse writes, or remove keys at random."),
+    live("notify-keyspace-events", Kind::Checked(notify_flags), "", crate::pubsub::apply_notify, "Which keyspace events are published; empty for none."),
+    live("partition-log-size", Kind::Bytes(16 << 10, 1 << 30), "64kb", crate::pubsub::apply_log_size, "Bytes of recent effects kept per partition while something reads them."),
+    live("slowlog-log-slower-than", Kind::Int(-1, i64::MAX), "10000", |s, v| s.config.hot.slowlog_us.store(signed(v), Relaxed), "Microseconds above which a command is logged as slow; -1 for none."),
+    live("slowlog-max-len", Kind::Int(0, 1_000_000), "128", |s, v| s.slowlog.set_max(int(v) as usize), "Entries that SLOWLOG keeps."),
+    live("latency-monitor-threshold", Kind::Int(0, SECONDS_MAX), "0", |s, v| s.config.hot.latency_ms.store(int(v), Relaxed), "Milliseconds above which LATENCY notes an event; 0 notes none."),
+    live("latency-tracking", Kind::Bool, "yes", |s, v| s.config.hot.latency_tracking.store(v == "yes", Relaxed), "Keep per-command latency histograms."),
+    live("latency-tracking-info-percentiles", Kind::Checked(percentiles), "50 99 99.9", at_start, "Percentiles that INFO latencystats shows."),
+    live("lazyfree-lazy-user-flush", Kind::Bool, "no", at_start, "Whether FLUSHALL and FLUSHDB without ASYNC or SYNC free in the background."),
+    live("loglevel", Kind::Choice(&["debug", "verbose", "notice", "warning"]), "notice", at_start, "Least severity that is logged."),
+    start("logfile", Kind::Text, "", "File to log to; empty for the standard error."),
+    start("dir", Kind::Text, ".", "Directory for files."),
+    start("pidfile", Kind::Text, "", "File to write the process id to."),
+    fixed("save", "", "snapshots are not there yet"),
+    fixed("appendonly", "no", "the append-only file is not there yet"),
+    fixed("daemonize", "no", "run it under a service manager, or with `&`"),
+    fixed("cluster-enabled", "no", "the cluster is not there yet"),
+    fixed("maxmemory-clients", "0", "client eviction is not there yet"),
+];
+
+/// Request-path settings, parsed.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "each is the parsed value of the setting of its name")]
+pub struct Hot {
+    pub maxclients: AtomicU64,
+    pub timeout_s: AtomicU64,
+    pub keepalive_s: AtomicU64,
+    pub query_bytes_max: AtomicU64,
+    pub bulk_bytes_max: AtomicU64,
+    pub maxmemory: AtomicU64,
+    pub evicts: AtomicBool,
+    pub slowlog_us: AtomicI64,
+    pub latency_ms: AtomicU64,
+    pub latency_tracking: AtomicBool,
+    pub has_password: AtomicBool,
+    pub output_limits: RwLock<OutputLimits>,
+    /// Bits of `notify-keyspace-events`; see [`crate::pubsub`].
+    pub notify: AtomicU32,
+    password: RwLock<String>,
+}
+
+/// When a client's output is too much: hard bytes, soft bytes, seconds above soft; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputLimit {
+    /// Close at once above this many bytes.
+    pub hard: u64,
+    /// Close above this many bytes …
+    pub soft: u64,
+    /// … for this many seconds.
+    pub soft_s: u64,
+}
+
+/// The limits of each class of client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputLimits {
+    /// Ordinary clients.
+    pub normal: OutputLimit,
+    /// Replicas.
+    pub replica: OutputLimit,
+    /// Clients in subscribe mode.
+    pub pubsub: OutputLimit,
+}
+
+impl Default for Hot {
+    fn default() -> Self {
+        Hot {
+            maxclients: AtomicU64::new(0),
+            timeout_s: AtomicU64::new(0),
+            keepalive_s: AtomicU64::new(0),
+            query_bytes_max: AtomicU64::new(0),
+            bulk_bytes_max: AtomicU64::new(0),
+            maxmemory: AtomicU64::new(0),
+            evicts: AtomicBool::new(false),
+            slowlog_us: AtomicI64::new(-1),
+            latency_ms: AtomicU64::new(0),
+            latency_tracking: AtomicBool::new(true),
+            has_password: AtomicBool::new(false),
+            output_limits: RwLock::default(),
+            notify: AtomicU32::new(0),
+            password: RwLock::default(),
+        }
+    }
+}
+
+impl Hot {
+    fn set_password(&self, password: &str) {
+        password.clone_into(&mut self.password.write());
+        self.has_password.store(!password.is_empty(), Relaxed);
+    }
+
+    /// Whether `password` is the password. Takes the same time for every wrong one of its length.
+    #[must_use]
+    pub fn is_password(&self, password: &[u8]) -> bool {
+        let right = self.password.read();
+        let differing = right.bytes().zip(password).fold(0, |d, (a, b)| d | (a ^ b));
+        differing == 0 && right.len() == password.len()
+    }
+
+    fn set_output_limits(&self, text: &str) {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let mut limits = self.output_limits.write();
+        for class in words.chunks_exact(4) {
+            let limit = OutputLimit {
+                hard: bytes(class[1]),
+                soft: bytes(class[2]),
+                soft_s: class[3].parse().unwrap_or(0),
+            };
+            match class[0] {
+                "normal" => limits.normal = limit,
+                "pubsub" => limits.pubsub = limit,
+                _ => limits.replica = limit,
+            }
+        }
+    }
+}
+
+/// The values in force.
+#[derive(Debug)]
+pub struct Config {
+    values: RwLock<Vec<String>>,
+    /// What the request path needs, parsed.
+    pub hot: Hot,
+    /// The file that was read at start, for CONFIG REWRITE.
+    pub file: Option<std::path::PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let defaults = SETTINGS.iter().map(|s| {
+            check(s, s.default).unwrap_or_else(|e| panic!("bad default of {}: {e}", s.name))
+        });
+        Config { values: RwLock::new(defaults.collect()), hot: Hot::default(), file: None }
+    }
+}
+
+impl Config {
+    /// The value of a setting.
+    ///
+    /// # Panics
+    /// When there is no such setting: the name is written in our own code.
+    #[must_use]
+    pub fn get(&self, name: &str) -> String {
+        let i = index_of(name).unwrap_or_else(|| panic!("no setting {name}"));
+        self.values.read()[i].clone()
+    }
+
+    /// The value of a whole-number setting.
+    #[must_use]
+    pub fn get_int(&self, name: &str) -> u64 {
+        int(&self.get(name))
+    }
+
+    /// Whether a `yes`/`no` setting is on.
+    #[must_use]
+    pub fn is_on(&self, name: &str) -> bool {
+        self.get(name) == "yes"
+    }
+
+    /// Changes a setting before the server runs.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the name or value.
+    pub fn set_at_start(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let i = index_of(name).ok_or_else(|| unknown(name))?;
+        let merged = merge(&SETTINGS[i], &self.values.get_mut()[i], value);
+        let value = check(&SETTINGS[i], &merged).map_err(|e| format!("'{name}': {e}"))?;
+        self.values.get_mut()[i] = value;
+        Ok(())
+    }
+}
+
+fn unknown(name: &str) -> String {
+    let close = SETTINGS.iter().map(|s| s.name).min_by_key(|known| distance(known, name));
+    let hint = close.filter(|known| distance(known, name) <= 3);
+    match hint {
+        Some(known) => format!("unknown setting '{name}'; did you mean '{known}'?"),
+        None => format!("unknown setting '{name}'; docs/config.md lists all settings"),
+    }
+}
+
+/// Edit distance, to suggest the name that was meant.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The place of a setting in [`SETTINGS`], by its name in any case.
+#[must_use]
+pub fn index_of(name: &str) -> Option<usize> {
+    SETTINGS.iter().position(|s| s.name.eq_ignore_ascii_case(name))
+}
+
+/// Changes settings of a running server, all or none, as CONFIG SET.
+///
+/// # Errors
+/// The name of the setting at fault and a sentence that says why.
+pub fn set_live(shared: &Shared, pairs: &[(String, String)]) -> Result<(), (String, String)> {
+    let mut checked = Vec::new();
+    for (name, value) in pairs {
+        let fail = |why: String| (name.clone(), why);
+        let i = index_of(name).ok_or_else(|| fail(unknown(name)))?;
+        if !SETTINGS[i].is_live {
+            return Err(fail("can't set immutable config".into()));
+        }
+        if checked.iter().any(|(other, _)| *other == i) {
+            return Err(fail("duplicate parameter".into()));
+        }
+        let merged = merge(&SETTINGS[i], &shared.config.values.read()[i], value);
+        checked.push((i, check(&SETTINGS[i], &merged).map_err(fail)?));
+    }
+    for (i, value) in checked {
+        shared.config.values.write()[i].clone_from(&value);
+        (SETTINGS[i].apply)(shared, &value);
+    }
+    Ok(())
+}
+
+/// Makes all values count, once at start.
+pub fn apply_all(shared: &Shared) {
+    let values = shared.config.values.read().clone();
+    for (setting, value) in SETTINGS.iter().zip(values) {
+        (setting.apply)(shared, &value);
+    }
+}
+
+/// Output limits may be given for one class only: the others stay.
+fn merge(setting: &Setting, old: &str, new: &str) -> String {
+    if setting.name == "client-output-buffer-limit" { format!("{old} {new}") } else { new.into() }
+}
+
+/// Checks a value and brings it into the form that is kept.
+fn check(setting: &Setting, value: &str) -> Result<String, String> {
+    match setting.kind {
+        Kind::Text => Ok(value.to_owned()),
+        Kind::Checked(f) => f(value),
+        Kind::Bool => match value.to_ascii_lowercase().as_str() {
+            word @ ("yes" | "no") => Ok(word.to_owned()),
+            _ => Err("argument must be 'yes' or 'no'".into()),
+        },
+        Kind::Choice(words) => {
+            let lower = value.to_ascii_lowercase();
+            let known = words.iter().find(|w| **w == lower);
+            let list = words.join(", ");
+            known.map(|w| (*w).to_owned()).ok_or(format!(
+                "argument(s) must be one of the following: {list}"
+            ))
+        }
+        Kind::Int(min, max) => {
+            let n = number::parse_i64(value.as_bytes())
+                .ok_or("argument couldn't be parsed into an integer")?;
+            let within = (min..=max).contains(&n);
+            let bounds = || format!("argument must be between {min} and {max} inclusive");
+            within.then(|| n.to_string()).ok_or_else(bounds)
+        }
+        Kind::Bytes(min, max) => {
+            let n = size::parse_bytes(value.as_bytes()).ok_or("argument must be a memory value")?;
+            let within = (min..=max).contains(&n);
+            let bounds = || format!("argument must be between {min} and {max} inclusive");
+            within.then(|| n.to_string()).ok_or_else(bounds)
+        }
+        Kind::Fixed(_) if value == setting.default => Ok(value.to_owned()),
+        Kind::Fixed(why) => Err(format!("it can only be '{}': {why}", setting.default)),
+    }
+}
+
+fn int(text: &str) -> u64 {
+    text.parse().unwrap_or(0)
+}
+
+fn signed(text: &str) -> i64 {
+    text.parse().unwrap_or(-1)
+}
+
+fn bytes(text: &str) -> u64 {
+    size::parse_bytes(text.as_bytes()).unwrap_or(0)
+}
+
+fn octal(text: &str) -> Result<String, String> {
+    let valid = u32::from_str_radix(text, 8).is_ok_and(|mode| mode <= 0o777);
+    let error = || "argument must be an octal number up to 777".to_owned();
+    valid.then(|| text.to_owned()).ok_or_else(error)
+}
+
+fn threads(text: &str) -> Result<String, String> {
+    let valid = text == "auto" || text.parse().is_ok_and(|n: u16| (1..=1024).contains(&n));
+    let error = || "argument must be 'auto' or a number from 1 to 1024".to_owned();
+    valid.then(|| text.to_owned()).ok_or_else(error)
+}
+
+fn percentiles(text: &str) -> Result<String, String> {
+    let valid = |w: &str| w.parse::<f64>().is_ok_and(|p| (0.0..=100.0).contains(&p));
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let error = || "argument must be numbers from 0 to 100".to_owned();
+    words.iter().all(|w| valid(w)).then(|| words.join(" ")).ok_or_else(error)
+}
+
+fn notify_flags(text: &str) -> Result<String, String> {
+    let flags = crate::pubsub::parse_notify_flags(text);
+    let error = || "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_owned();
+    flags.map(crate::pubsub::format_notify_flags).ok_or_else(error)
+}
+
+/// Later classes override earlier ones; the result names each class once.
+fn output_limits(text: &str) -> Result<String, String> {
+    let error = || {
+        "Wrong number of arguments in buffer limit configuration. Use: normal|replica|pubsub \
+         <hard bytes> <soft bytes> <soft seconds>"
+            .to_owned()
+    };
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if words.is_empty() || !words.len().is_multiple_of(4) {
+        return Err(error());
+    }
+    let mut classes = [("normal", String::new()), ("slave", String::new()), ("pubsub", String::new())];
+    for class in words.chunks_exact(4) {
+        let name = if class[0].eq_ignore_ascii_case("replica") { "slave" } else { class[0] };
+        let known = classes.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        let Some((_, value)) = known else {
+            return Err("Invalid client class specified in buffer limit configuration.".into());
+        };
+        let (Some(hard), Some(soft)) = (
+            size::parse_bytes(class[1].as_bytes()),
+            size::parse_bytes(class[2].as_bytes()),
+        ) else {
+            return Err(error());
+        };
+        let seconds: u32 = class[3].parse().map_err(|_| error())?;
+        *value = format!("{hard} {soft} {seconds}");
+    }
+    let set = classes.iter().filter(|(_, value)| !value.is_empty());
+    Ok(set.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(" "))
+}

@@ -1,0 +1,5 @@
+//! Family connection.
+
+use crate::table::Command;
+
+pub(crate) const COMMANDS: &[Command] = &[];

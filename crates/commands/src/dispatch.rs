@@ -1,0 +1,378 @@
+//! From arguments to reply: the checks around a command, the locks it needs, and what is counted.
+//! Hot path.
+
+use crate::context::{Cx, Worker};
+use crate::error::{Outcome, ReplyError};
+use crate::keyspace::{Keys as Held, Located, PARTITIONS};
+use crate::session::{ReplyMode, Session};
+use crate::shared::Shared;
+use crate::table::{Entry, Flags, Keys, table};
+use hypercache_protocol::parse::Args;
+use hypercache_protocol::reply::{Output, Reply};
+use hypercache_journal::Effect;
+use hypercache_stdx::clock;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A request with what is known of it before it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The arguments, the name first.
+    pub args: Args<'a>,
+    /// The row of the name, if there is one.
+    pub entry: Option<&'static Entry>,
+    /// Where the first key belongs, if the command has one key that was looked at.
+    pub first_key: Option<Located>,
+}
+
+impl<'a> Request<'a> {
+    /// Looks up the command and locates its key, if it has exactly one.
+    #[inline]
+    #[must_use]
+    pub fn new(shared: &Shared, args: Args<'a>) -> Self {
+        let entry = table().get(args.get(0));
+        let first_key = match entry {
+            Some(e) if matches!(e.row.keys, Keys::Range { first: 1, last: 1, .. }) && args.len() > 1 => {
+                Some(shared.keyspace.locate(args.get(1)))
+            }
+            _ => None,
+        };
+        Request { args, entry, first_key }
+    }
+}
+
+/// How time is measured in a batch of commands.
+///
+/// Reading the clock costs as much as a tenth of a short command. Commands that are quick by nature
+/// (flag `fast`) therefore share the time of their batch, unless `slowlog-log-slower-than` is below
+/// a millisecond; all others are timed one by one.
+#[derive(Debug)]
+pub struct Timer {
+    last_ns: u64,
+    times_each: bool,
+    /// Fast commands since `last_ns`, and whether each failed.
+    pending: Vec<(usize, bool)>,
+}
+
+/// Below this threshold of the slow log every command is timed by itself, in microseconds.
+const TIME_EACH_BELOW_US: i64 = 1000;
+
+impl Timer {
+    /// A timer; [`Self::begin`] starts it.
+    #[must_use]
+    pub fn new() -> Self {
+        Timer { last_ns: 0, times_each: true, pending: Vec::new() }
+    }
+
+    /// Starts a batch.
+    #[inline]
+    pub fn begin(&mut self, shared: &Shared) {
+        let slowlog_us = shared.config.hot.slowlog_us.load(Relaxed);
+        self.times_each = (0..TIME_EACH_BELOW_US).contains(&slowlog_us);
+        self.last_ns = clock::mono_ns();
+    }
+
+    /// Ends a batch: the fast commands in it get their share of its time.
+    #[inline]
+    pub fn end(&mut self, worker: &Worker) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let now = clock::mono_ns();
+        let share = (now - self.last_ns) / self.pending.len() as u64;
+        for (id, failed) in self.pending.drain(..) {
+            worker.stats.count_command(id, share, failed);
+        }
+        self.last_ns = now;
+    }
+}
+
+impl Default for Timer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Runs one request of a connection and appends the reply to `out`.
+#[inline]
+pub fn execute(
+    shared: &Shared,
+    worker: &mut Worker,
+    session: &mut Session,
+    timer: &mut Timer,
+    request: &Request<'_>,
+    out: &mut Output,
+) {
+    let mark = out.mark();
+    let result = match resolve(request) {
+        Ok(entry) => checked(shared, worker, session, timer, request, entry, out),
+        Err(text) => {
+            refuse(worker, session, out, &text);
+            Ok(())
+        }
+    };
+    if let Err(error) = result {
+        refuse(worker, session, out, error.text().as_bytes());
+    }
+    if session.reply_mode != ReplyMode::On {
+        finish_reply_mode(session, out, mark);
+    }
+}
+
+/// CLIENT REPLY OFF and SKIP take back what was written.
+#[cold]
+fn finish_reply_mode(session: &mut Session, out: &mut Output, mark: (usize, usize)) {
+    match session.reply_mode {
+        ReplyMode::On => return,
+        ReplyMode::Off => {}
+        ReplyMode::Skip => session.reply_mode = ReplyMode::On,
+        // CLIENT REPLY SKIP itself: it is the next command that goes unanswered.
+        ReplyMode::SkipNext => session.reply_mode = ReplyMode::Skip,
+    }
+    out.truncate(mark);
+}
+
+/// Answers a request that did not run; a transaction that is being queued will not run either.
+#[cold]
+fn refuse(worker: &Worker, session: &mut Session, out: &mut Output, text: &[u8]) {
+    Reply::new(out, session.version).error(text);
+    worker.stats.error_replies.add(1);
+    if let Some(multi) = &mut session.multi {
+        multi.is_aborted = true;
+    }
+}
+
+/// The row that will run: of a container, the subcommand's. Checks names and number of arguments.
+#[inline]
+fn resolve(request: &Request<'_>) -> Result<&'static Entry, Vec<u8>> {
+    let Some(mut entry) = request.entry else { return Err(unknown_command(request.args)) };
+    if !entry.subcommands.is_empty() && request.args.len() > 1 {
+        entry = match entry.subcommand(request.args.get(1)) {
+            Some(sub) => sub,
+            None => return Err(unknown_subcommand(entry, request.args.get(1))),
+        };
+    }
+    if !entry.row.accepts(request.args.len()) {
+        let name = &entry.full_name;
+        return Err(format!("ERR wrong number of arguments for '{name}' command").into_bytes());
+    }
+    Ok(entry)
+}
+
+/// Redis shows at most this much of an unknown name, and of the arguments after it.
+const SHOWN_MAX: usize = 128;
+
+#[cold]
+fn unknown_command(args: Args<'_>) -> Vec<u8> {
+    let shown = |bytes: &[u8], max: usize| bytes[..bytes.len().min(max)].to_vec();
+    let mut list = Vec::new();
+    for arg in args.iter_from(1) {
+        if list.len() >= SHOWN_MAX {
+            break;
+        }
+        let room = SHOWN_MAX - list.len();
+        list.extend_from_slice(b"'");
+        list.extend_from_slice(&shown(arg, room));
+        list.extend_from_slice(b"' ");
+    }
+    let mut text = b"ERR unknown command '".to_vec();
+    text.extend_from_slice(&shown(args.get(0), SHOWN_MAX));
+    text.extend_from_slice(b"', with args beginning with: ");
+    text.extend_from_slice(&list);
+    text
+}
+
+#[cold]
+fn unknown_subcommand(container: &Entry, name: &[u8]) -> Vec<u8> {
+    let mut text = b"ERR unknown subcommand '".to_vec();
+    text.extend_from_slice(&name[..name.len().min(SHOWN_MAX)]);
+    text.extend_from_slice(format!("'. Try {} HELP.", container.row.name).as_bytes());
+    text
+}
+
+/// The checks that need state, in Redis' order; then the command, or its place in the queue.
+#[inline]
+fn checked(
+    shared: &Shared,
+    worker: &mut Worker,
+    session: &mut Session,
+    timer: &mut Timer,
+    request: &Request<'_>,
+    entry: &'static Entry,
+    out: &mut Output,
+) -> Outcome {
+    let flags = entry.row.flags;
+    let reject = |worker: &Worker, error| {
+        worker.stats.commands[entry.id].rejected.add(1);
+        Err(error)
+    };
+    if !session.is_authenticated && !flags.has(Flags::NO_AUTH) {
+        return reject(worker, ReplyError::NoAuth);
+    }
+    if flags.has(Flags::DENY_OOM) && !make_room(shared, worker) {
+        return reject(worker, ReplyError::OutOfMemory);
+    }
+    if session.subscriptions.is_some() && !crate::pubsub::is_allowed(session, entry) {
+        let text = crate::pubsub::refusal(entry);
+        refuse(worker, session, out, text.as_bytes());
+        return reject(worker, ReplyError::Written).or(Ok(()));
+    }
+    if session.multi.is_some() && !crate::transaction::runs_at_once(entry) {
+        if flags.has(Flags::NO_MULTI) {
+            return reject(
+                worker,
+                ReplyError::Text("ERR Command not allowed inside a transaction"),
+            );
+        }
+        crate::transaction::queue(session, entry, request.args);
+        Reply::new(out, session.version).simple("QUEUED");
+        return Ok(());
+    }
+    if shared.monitor_count.load(Relaxed) > 0 && !flags.has(Flags::SKIP_MONITOR) {
+        crate::server::feed_monitors(shared, session, request.args);
+    }
+    timed(shared, worker, session, timer, request, entry, out);
+    Ok(())
+}
+
+/// Runs the command and counts it and its time.
+#[inline]
+fn timed(
+    shared: &Shared,
+    worker: &mut Worker,
+    session: &mut Session,
+    timer: &mut Timer,
+    request: &Request<'_>,
+    entry: &'static Entry,
+    out: &mut Output,
+) {
+    let is_timed = timer.times_each || !entry.row.flags.has(Flags::FAST);
+    if is_timed {
+        timer.end(worker);
+    }
+    session.client.last_command.store(entry.id as u16 + 1, Relaxed);
+    let mut keys = Held::new(&shared.keyspace, &shared.stats[worker.id], session.db, worker.now_ms);
+    hold(&mut keys, shared, request, entry);
+    let reply = Reply::new(out, session.version);
+    let mut cx = Cx { shared, worker, session, keys, reply, entry };
+    let failed = run(&mut cx, request.args);
+    release(shared, &mut cx.keys);
+    let Cx { worker, session, .. } = cx;
+    if !is_timed {
+        timer.pending.push((entry.id, failed));
+        return;
+    }
+    let now = clock::mono_ns();
+    let nanos = now - timer.last_ns;
+    timer.last_ns = now;
+    worker.stats.count_command(entry.id, nanos, failed);
+    note_slow(shared, &*session, entry, request.args, nanos);
+}
+
+/// Calls the command's function; writes the error if it returned one. Returns whether it failed.
+#[inline]
+pub(crate) fn run(cx: &mut Cx<'_>, args: Args<'_>) -> bool {
+    let Err(error) = (cx.entry.row.run)(cx, args) else { return false };
+    if error != ReplyError::Written {
+        cx.reply.error(error.text().as_bytes());
+    }
+    cx.worker.stats.error_replies.add(1);
+    true
+}
+
+/// Ends a command's hold on its partitions; notifications leave in the order of the effects.
+#[inline]
+pub(crate) fn release(shared: &Shared, keys: &mut Held<'_>) {
+    if shared.config.hot.notify.load(Relaxed) == 0 {
+        return keys.release(None);
+    }
+    let mut notify = |effect: Effect<'_>| crate::pubsub::notify(shared, &effect);
+    keys.release(Some(&mut notify));
+}
+
+/// Locks what the command declared.
+#[inline]
+fn hold(keys: &mut Held<'_>, shared: &Shared, request: &Request<'_>, entry: &'static Entry) {
+    if let Some(at) = request.first_key {
+        return keys.hold_one(request.args.get(1), at);
+    }
+    match entry.row.keys {
+        Keys::None | Keys::Each => {}
+        Keys::All => keys.hold_all(),
+        Keys::Range { .. } | Keys::Two(..) => {
+            let mut partitions = Vec::with_capacity(8);
+            add_partitions(shared, entry, request.args, &mut partitions);
+            keys.hold_many(&mut partitions);
+        }
+    }
+}
+
+/// Adds the partitions of all keys of a command.
+pub(crate) fn add_partitions(
+    _: &Shared,
+    entry: &'static Entry,
+    args: Args<'_>,
+    partitions: &mut Vec<u16>,
+) {
+    match entry.row.keys {
+        Keys::All | Keys::Each => partitions.extend(0..PARTITIONS as u16),
+        keys => keys.for_each(args.len(), &mut |i, _| {
+            partitions.push(crate::keyspace::partition_of(args.get(i)));
+        }),
+    }
+}
+
+#[inline]
+fn note_slow(shared: &Shared, session: &Session, entry: &Entry, args: Args<'_>, nanos: u64) {
+    let micros = nanos / 1000;
+    let hot = &shared.config.hot;
+    let threshold = hot.slowlog_us.load(Relaxed);
+    if threshold >= 0
+        && micros as i64 >= threshold
+        && !entry.row.flags.has(Flags::SKIP_SLOWLOG)
+    {
+        shared.slowlog.add(&session.client, args, micros);
+    }
+    let latency_ms = hot.latency_ms.load(Relaxed);
+    if latency_ms > 0 && micros / 1000 >= latency_ms {
+        let event = if entry.row.flags.has(Flags::FAST) { "fast-command" } else { "command" };
+        shared.latency.add(event, micros / 1000);
+    }
+}
+
+/// Keys evicted at most for one command, so that a limit lowered far does not stall it.
+const EVICTIONS_MAX: usize = 1024;
+
+/// Whether a write may go on: memory is below the limit, or could be brought there.
+#[inline]
+pub(crate) fn make_room(shared: &Shared, worker: &mut Worker) -> bool {
+    let limit = shared.config.hot.maxmemory.load(Relaxed);
+    limit == 0 || shared.bytes_used() <= limit || evict(shared, worker, limit)
+}
+
+/// Removes keys at random until memory is below the limit.
+#[cold]
+fn evict(shared: &Shared, worker: &mut Worker, limit: u64) -> bool {
+    if !shared.config.hot.evicts.load(Relaxed) {
+        return false;
+    }
+    let mut misses = 0;
+    for _ in 0..EVICTIONS_MAX {
+        if shared.bytes_used() <= limit {
+            return true;
+        }
+        let partition = worker.rng.below(PARTITIONS as u64) as u16;
+        let mut shard = shared.keyspace.lock(partition);
+        let evicted = shard.evict_random(&mut worker.rng);
+        if shared.config.hot.notify.load(Relaxed) != 0 {
+            shard.take_notifications(&mut |effect| crate::pubsub::notify(shared, &effect));
+        }
+        worker.stats.add_bytes(shard.take_bytes_delta());
+        worker.stats.evicted_keys.add(u64::from(evicted));
+        misses += usize::from(!evicted);
+        if misses > 4 * PARTITIONS {
+            return false;
+        }
+    }
+    // Still above: the write goes on, and the next one evicts further.
+    true
+}

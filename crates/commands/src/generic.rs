@@ -1,0 +1,5 @@
+//! Family generic.
+
+use crate::table::Command;
+
+pub(crate) const COMMANDS: &[Command] = &[];

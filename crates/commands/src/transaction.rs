@@ -1,0 +1,193 @@
+//! Transactions: MULTI, EXEC, DISCARD, WATCH, UNWATCH.
+//!
+//! EXEC locks the partitions of all keys of all queued commands, and of the watched keys, in
+//! ascending order, and runs the commands under those locks: all or none, and nothing in between.
+
+use crate::client::ClientFlags;
+use crate::context::Cx;
+use crate::dispatch;
+use crate::error::{Outcome, ReplyError};
+use crate::session::{Multi, Session};
+use crate::table::{Acl, Command, Entry, Flags, Group, KeyFlags, Keys};
+use hypercache_protocol::parse::{Args, OwnedArgs};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+
+const BASE: Command = Command {
+    group: Group::Transactions,
+    acl: Acl::TRANSACTION,
+    ..Command::DEFAULT
+};
+
+const ALWAYS: Flags = Flags::NO_SCRIPT.or(Flags::LOADING).or(Flags::STALE);
+
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "MULTI",
+        since: "1.2.0",
+        arity: 1,
+        flags: ALWAYS.or(Flags::FAST).or(Flags::ALLOW_BUSY),
+        run: multi,
+        summary: "Begins a transaction: the commands that follow are queued.",
+        examples: "> MULTI\nOK\n> SET a 1\nQUEUED\n> EXEC\n1) OK",
+        ..BASE
+    },
+    Command {
+        name: "EXEC",
+        since: "1.2.0",
+        arity: 1,
+        flags: ALWAYS.or(Flags::SKIP_SLOWLOG),
+        run: exec,
+        summary: "Runs the queued commands, all or none.",
+        complexity: "That of the queued commands",
+        examples: "> EXEC\n(error) ERR EXEC without MULTI",
+        ..BASE
+    },
+    Command {
+        name: "DISCARD",
+        since: "2.0.0",
+        arity: 1,
+        flags: ALWAYS.or(Flags::FAST).or(Flags::ALLOW_BUSY),
+        run: discard,
+        summary: "Forgets the queued commands and the watched keys.",
+        complexity: "O(N) in the number of queued commands",
+        examples: "> MULTI\nOK\n> DISCARD\nOK",
+        ..BASE
+    },
+    Command {
+        name: "WATCH",
+        since: "2.2.0",
+        arity: -2,
+        keys: Keys::Range { first: 1, last: -1, step: 1, flags: KeyFlags::RO },
+        flags: ALWAYS.or(Flags::FAST).or(Flags::ALLOW_BUSY),
+        run: watch,
+        summary: "Makes the next EXEC depend on these keys not changing.",
+        complexity: "O(1) for every key",
+        syntax: "key [key ...]",
+        examples: "> WATCH a b\nOK\n> UNWATCH\nOK",
+        ..BASE
+    },
+    Command {
+        name: "UNWATCH",
+        since: "2.2.0",
+        arity: 1,
+        flags: ALWAYS.or(Flags::FAST).or(Flags::ALLOW_BUSY),
+        run: unwatch,
+        summary: "Forgets the watched keys.",
+        examples: "> UNWATCH\nOK",
+        ..BASE
+    },
+];
+
+/// Whether a command runs although a transaction is being queued.
+pub(crate) fn runs_at_once(entry: &Entry) -> bool {
+    matches!(entry.row.name, "EXEC" | "DISCARD" | "MULTI" | "WATCH" | "QUIT" | "RESET")
+}
+
+/// Queues a command.
+pub(crate) fn queue(session: &mut Session, entry: &'static Entry, args: Args<'_>) {
+    let Some(multi) = &mut session.multi else { return };
+    if multi.is_aborted {
+        // It will not run, so it need not be kept.
+        return;
+    }
+    multi.queue.push((entry, OwnedArgs::copy_of(args)));
+    session.client.queued.store(multi.queue.len() as i32, Relaxed);
+}
+
+fn multi(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+    if cx.session.multi.is_some() {
+        return Err(ReplyError::NestedMulti);
+    }
+    cx.session.multi = Some(Box::<Multi>::default());
+    cx.session.client.queued.store(0, Relaxed);
+    cx.session.client.set_flag(ClientFlags::MULTI, true);
+    cx.reply.ok();
+    Ok(())
+}
+
+fn discard(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+    if cx.session.multi.is_none() {
+        return Err(ReplyError::DiscardWithoutMulti);
+    }
+    cx.session.discard_transaction(cx.shared);
+    cx.reply.ok();
+    Ok(())
+}
+
+fn watch(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    if cx.session.multi.is_some() {
+        return Err(ReplyError::WatchInMulti);
+    }
+    let watch = cx.session.watch.get_or_insert_default();
+    for key in args.iter_from(1) {
+        let is_watched = watch.keys.iter().any(|(db, k)| *db == cx.keys.db && **k == *key);
+        if !is_watched {
+            watch.keys.push((cx.keys.db, Box::from(key)));
+            cx.keys.watch(key, &watch.flag);
+        }
+    }
+    cx.reply.ok();
+    Ok(())
+}
+
+fn unwatch(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+    cx.session.unwatch(cx.shared);
+    cx.reply.ok();
+    Ok(())
+}
+
+fn exec(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+    let Some(multi) = cx.session.multi.take() else { return Err(ReplyError::ExecWithoutMulti) };
+    if multi.is_aborted {
+        cx.session.discard_transaction(cx.shared);
+        return Err(ReplyError::ExecAbort);
+    }
+    hold_all_keys(cx, &multi);
+    let is_untouched = watched_keys_are_untouched(cx);
+    // The watch ends with the transaction either way. Its keys stay registered until the locks
+    // are released, which harms nobody: the flag is no longer looked at.
+    let watch = cx.session.watch.take();
+    if is_untouched {
+        run_queue(cx, &multi);
+    } else {
+        cx.reply.null_array();
+    }
+    dispatch::release(cx.shared, &mut cx.keys);
+    cx.session.watch = watch;
+    cx.session.discard_transaction(cx.shared);
+    Ok(())
+}
+
+fn hold_all_keys(cx: &mut Cx<'_>, multi: &Multi) {
+    let mut partitions = Vec::new();
+    for (entry, args) in &multi.queue {
+        dispatch::add_partitions(cx.shared, entry, args.as_args(), &mut partitions);
+    }
+    let watched = cx.session.watch.iter().flat_map(|w| &w.keys);
+    partitions.extend(watched.map(|(_, key)| crate::keyspace::partition_of(key)));
+    cx.keys.hold_many(&mut partitions);
+}
+
+/// Whether no watched key changed. One whose time is past since it was watched has changed:
+/// looking at it removes it, which raises the flag.
+fn watched_keys_are_untouched(cx: &mut Cx<'_>) -> bool {
+    let Some(watch) = &cx.session.watch else { return true };
+    let db = cx.keys.db;
+    for (watched_db, key) in &watch.keys {
+        cx.keys.db = *watched_db;
+        cx.keys.exists(key);
+    }
+    cx.keys.db = db;
+    !watch.flag.load(Acquire)
+}
+
+fn run_queue(cx: &mut Cx<'_>, multi: &Multi) {
+    let exec = cx.entry;
+    cx.reply.array(multi.queue.len());
+    for (entry, args) in &multi.queue {
+        cx.entry = entry;
+        let failed = dispatch::run(cx, args.as_args());
+        cx.worker.stats.count_command(entry.id, 0, failed);
+    }
+    cx.entry = exec;
+}
