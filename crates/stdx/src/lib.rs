@@ -4,5 +4,6 @@
 pub mod float80;
 mod float_bits;
 pub mod glob;
+pub mod histogram;
 pub mod number;
 pub mod size;
