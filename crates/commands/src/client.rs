@@ -6,8 +6,8 @@
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// Names that a client gave itself; most give none.
 #[derive(Debug, Default, Clone)]
@@ -131,8 +131,7 @@ impl Client {
         let mut names = self.names.lock();
         let mut new = names.take().unwrap_or_default();
         f(&mut new);
-        let is_empty =
-            new.name.is_empty() && new.lib_name.is_empty() && new.lib_version.is_empty();
+        let is_empty = new.name.is_empty() && new.lib_name.is_empty() && new.lib_version.is_empty();
         *names = (!is_empty).then_some(new);
     }
 }

@@ -75,33 +75,167 @@ const SECONDS_MAX: i64 = i32::MAX as i64;
 
 /// All settings, in the order of the reference.
 pub const SETTINGS: &[Setting] = &[
-    start("bind", Kind::Text, "127.0.0.1 -::1", "Addresses to listen on; `-` before one: skip it if it is not there."),
+    start(
+        "bind",
+        Kind::Text,
+        "127.0.0.1 -::1",
+        "Addresses to listen on; `-` before one: skip it if it is not there.",
+    ),
     start("port", Kind::Int(0, 65535), "6379", "TCP port; 0 listens on none."),
     start("unixsocket", Kind::Text, "", "Path of a Unix socket to listen on."),
-    start("unixsocketperm", Kind::Checked(octal), "0", "Permissions of the Unix socket, octal; 0 leaves them to the umask."),
+    start(
+        "unixsocketperm",
+        Kind::Checked(octal),
+        "0",
+        "Permissions of the Unix socket, octal; 0 leaves them to the umask.",
+    ),
     start("tcp-backlog", Kind::Int(1, 65535), "511", "Connections that may wait to be accepted."),
-    live("protected-mode", Kind::Bool, "yes", at_start, "Refuse to listen on a public address without a password."),
-    live("requirepass", Kind::Text, "", |s, v| s.config.hot.set_password(v), "Password that AUTH must give; empty asks for none."),
-    live("maxclients", Kind::Int(1, 1_000_000), "10000", |s, v| s.config.hot.maxclients.store(int(v), Relaxed), "Connections served at once; more are refused."),
-    live("timeout", Kind::Int(0, SECONDS_MAX), "0", |s, v| s.config.hot.timeout_s.store(int(v), Relaxed), "Seconds after which an idle connection is closed; 0 never."),
-    live("tcp-keepalive", Kind::Int(0, SECONDS_MAX), "300", |s, v| s.config.hot.keepalive_s.store(int(v), Relaxed), "Seconds between TCP keepalive probes; 0 sends none."),
-    start("threads", Kind::Checked(threads), "auto", "Worker threads, one event loop each; `auto` is one per core."),
-    start("io", Kind::Choice(&["auto", "uring", "epoll"]), "auto", "What event loops run on; `auto` takes io_uring where the kernel allows it."),
+    live(
+        "protected-mode",
+        Kind::Bool,
+        "yes",
+        at_start,
+        "Refuse to listen on a public address without a password.",
+    ),
+    live(
+        "requirepass",
+        Kind::Text,
+        "",
+        |s, v| s.config.hot.set_password(v),
+        "Password that AUTH must give; empty asks for none.",
+    ),
+    live(
+        "maxclients",
+        Kind::Int(1, 1_000_000),
+        "10000",
+        |s, v| s.config.hot.maxclients.store(int(v), Relaxed),
+        "Connections served at once; more are refused.",
+    ),
+    live(
+        "timeout",
+        Kind::Int(0, SECONDS_MAX),
+        "0",
+        |s, v| s.config.hot.timeout_s.store(int(v), Relaxed),
+        "Seconds after which an idle connection is closed; 0 never.",
+    ),
+    live(
+        "tcp-keepalive",
+        Kind::Int(0, SECONDS_MAX),
+        "300",
+        |s, v| s.config.hot.keepalive_s.store(int(v), Relaxed),
+        "Seconds between TCP keepalive probes; 0 sends none.",
+    ),
+    start(
+        "threads",
+        Kind::Checked(threads),
+        "auto",
+        "Worker threads, one event loop each; `auto` is one per core.",
+    ),
+    start(
+        "io",
+        Kind::Choice(&["auto", "uring", "epoll"]),
+        "auto",
+        "What event loops run on; `auto` takes io_uring where the kernel allows it.",
+    ),
     start("databases", Kind::Fixed("there are always 16 databases"), "16", "Logical databases."),
-    live("client-output-buffer-limit", Kind::Checked(output_limits), "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", |s, v| s.config.hot.set_output_limits(v), "Per class of client: close it above the hard limit, or above the soft limit for some seconds."),
-    live("client-query-buffer-limit", Kind::Bytes(1 << 20, 1 << 40), "1gb", |s, v| s.config.hot.query_bytes_max.store(bytes(v), Relaxed), "Bytes of one client's requests that may wait to be complete."),
-    live("proto-max-bulk-len", Kind::Bytes(1 << 20, u32::MAX as u64 - 1024), "512mb", |s, v| s.config.hot.bulk_bytes_max.store(bytes(v), Relaxed), "Longest value or argument."),
-    live("maxmemory", Kind::Bytes(0, u64::MAX / 2), "0", |s, v| s.config.hot.maxmemory.store(bytes(v), Relaxed), "Bytes of data and client buffers above which writes evict or are refused; 0 is no limit."),
-    live("maxmemory-policy", Kind::Choice(&["noeviction", "allkeys-random"]), "noeviction", |s, v| s.config.hot.evicts.store(v == "allkeys-random", Relaxed), "What happens at maxmemory: refuse writes, or remove keys at random."),
-    live("notify-keyspace-events", Kind::Checked(notify_flags), "", crate::pubsub::apply_notify, "Which keyspace events are published; empty for none."),
-    live("partition-log-size", Kind::Bytes(16 << 10, 1 << 30), "64kb", crate::pubsub::apply_log_size, "Bytes of recent effects kept per partition while something reads them."),
-    live("slowlog-log-slower-than", Kind::Int(-1, i64::MAX), "10000", |s, v| s.config.hot.slowlog_us.store(signed(v), Relaxed), "Microseconds above which a command is logged as slow; -1 for none."),
-    live("slowlog-max-len", Kind::Int(0, 1_000_000), "128", |s, v| s.slowlog.set_max(int(v) as usize), "Entries that SLOWLOG keeps."),
-    live("latency-monitor-threshold", Kind::Int(0, SECONDS_MAX), "0", |s, v| s.config.hot.latency_ms.store(int(v), Relaxed), "Milliseconds above which LATENCY notes an event; 0 notes none."),
-    live("latency-tracking", Kind::Bool, "yes", |s, v| s.config.hot.latency_tracking.store(v == "yes", Relaxed), "Keep per-command latency histograms."),
-    live("latency-tracking-info-percentiles", Kind::Checked(percentiles), "50 99 99.9", at_start, "Percentiles that INFO latencystats shows."),
-    live("lazyfree-lazy-user-flush", Kind::Bool, "no", at_start, "Whether FLUSHALL and FLUSHDB without ASYNC or SYNC free in the background."),
-    live("loglevel", Kind::Choice(&["debug", "verbose", "notice", "warning"]), "notice", at_start, "Least severity that is logged."),
+    live(
+        "client-output-buffer-limit",
+        Kind::Checked(output_limits),
+        "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60",
+        |s, v| s.config.hot.set_output_limits(v),
+        "Per class of client: close it above the hard limit, or above the soft limit for some seconds.",
+    ),
+    live(
+        "client-query-buffer-limit",
+        Kind::Bytes(1 << 20, 1 << 40),
+        "1gb",
+        |s, v| s.config.hot.query_bytes_max.store(bytes(v), Relaxed),
+        "Bytes of one client's requests that may wait to be complete.",
+    ),
+    live(
+        "proto-max-bulk-len",
+        Kind::Bytes(1 << 20, u32::MAX as u64 - 1024),
+        "512mb",
+        |s, v| s.config.hot.bulk_bytes_max.store(bytes(v), Relaxed),
+        "Longest value or argument.",
+    ),
+    live(
+        "maxmemory",
+        Kind::Bytes(0, u64::MAX / 2),
+        "0",
+        |s, v| s.config.hot.maxmemory.store(bytes(v), Relaxed),
+        "Bytes of data and client buffers above which writes evict or are refused; 0 is no limit.",
+    ),
+    live(
+        "maxmemory-policy",
+        Kind::Choice(&["noeviction", "allkeys-random"]),
+        "noeviction",
+        |s, v| s.config.hot.evicts.store(v == "allkeys-random", Relaxed),
+        "What happens at maxmemory: refuse writes, or remove keys at random.",
+    ),
+    live(
+        "notify-keyspace-events",
+        Kind::Checked(notify_flags),
+        "",
+        crate::pubsub::apply_notify,
+        "Which keyspace events are published; empty for none.",
+    ),
+    live(
+        "partition-log-size",
+        Kind::Bytes(16 << 10, 1 << 30),
+        "64kb",
+        crate::pubsub::apply_log_size,
+        "Bytes of recent effects kept per partition while something reads them.",
+    ),
+    live(
+        "slowlog-log-slower-than",
+        Kind::Int(-1, i64::MAX),
+        "10000",
+        |s, v| s.config.hot.slowlog_us.store(signed(v), Relaxed),
+        "Microseconds above which a command is logged as slow; -1 for none.",
+    ),
+    live(
+        "slowlog-max-len",
+        Kind::Int(0, 1_000_000),
+        "128",
+        |s, v| s.slowlog.set_max(int(v) as usize),
+        "Entries that SLOWLOG keeps.",
+    ),
+    live(
+        "latency-monitor-threshold",
+        Kind::Int(0, SECONDS_MAX),
+        "0",
+        |s, v| s.config.hot.latency_ms.store(int(v), Relaxed),
+        "Milliseconds above which LATENCY notes an event; 0 notes none.",
+    ),
+    live(
+        "latency-tracking",
+        Kind::Bool,
+        "yes",
+        |s, v| s.config.hot.latency_tracking.store(v == "yes", Relaxed),
+        "Keep per-command latency histograms.",
+    ),
+    live(
+        "latency-tracking-info-percentiles",
+        Kind::Checked(percentiles),
+        "50 99 99.9",
+        at_start,
+        "Percentiles that INFO latencystats shows.",
+    ),
+    live(
+        "lazyfree-lazy-user-flush",
+        Kind::Bool,
+        "no",
+        at_start,
+        "Whether FLUSHALL and FLUSHDB without ASYNC or SYNC free in the background.",
+    ),
+    live(
+        "loglevel",
+        Kind::Choice(&["debug", "verbose", "notice", "warning"]),
+        "notice",
+        at_start,
+        "Least severity that is logged.",
+    ),
     start("logfile", Kind::Text, "", "File to log to; empty for the standard error."),
     start("dir", Kind::Text, ".", "Directory for files."),
     start("pidfile", Kind::Text, "", "File to write the process id to."),
@@ -344,9 +478,9 @@ fn check(setting: &Setting, value: &str) -> Result<String, String> {
             let lower = value.to_ascii_lowercase();
             let known = words.iter().find(|w| **w == lower);
             let list = words.join(", ");
-            known.map(|w| (*w).to_owned()).ok_or(format!(
-                "argument(s) must be one of the following: {list}"
-            ))
+            known
+                .map(|w| (*w).to_owned())
+                .ok_or(format!("argument(s) must be one of the following: {list}"))
         }
         Kind::Int(min, max) => {
             let n = number::parse_i64(value.as_bytes())
@@ -414,17 +548,17 @@ fn output_limits(text: &str) -> Result<String, String> {
     if words.is_empty() || !words.len().is_multiple_of(4) {
         return Err(error());
     }
-    let mut classes = [("normal", String::new()), ("slave", String::new()), ("pubsub", String::new())];
+    let mut classes =
+        [("normal", String::new()), ("slave", String::new()), ("pubsub", String::new())];
     for class in words.chunks_exact(4) {
         let name = if class[0].eq_ignore_ascii_case("replica") { "slave" } else { class[0] };
         let known = classes.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name));
         let Some((_, value)) = known else {
             return Err("Invalid client class specified in buffer limit configuration.".into());
         };
-        let (Some(hard), Some(soft)) = (
-            size::parse_bytes(class[1].as_bytes()),
-            size::parse_bytes(class[2].as_bytes()),
-        ) else {
+        let (Some(hard), Some(soft)) =
+            (size::parse_bytes(class[1].as_bytes()), size::parse_bytes(class[2].as_bytes()))
+        else {
             return Err(error());
         };
         let seconds: u32 = class[3].parse().map_err(|_| error())?;

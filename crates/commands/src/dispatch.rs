@@ -7,9 +7,9 @@ use crate::keyspace::{Keys as Held, Located, PARTITIONS};
 use crate::session::{ReplyMode, Session};
 use crate::shared::Shared;
 use crate::table::{Entry, Flags, Keys, table};
+use hypercache_journal::Effect;
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::{Output, Reply};
-use hypercache_journal::Effect;
 use hypercache_stdx::clock;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -31,7 +31,10 @@ impl<'a> Request<'a> {
     pub fn new(shared: &Shared, args: Args<'a>) -> Self {
         let entry = table().get(args.get(0));
         let first_key = match entry {
-            Some(e) if matches!(e.row.keys, Keys::Range { first: 1, last: 1, .. }) && args.len() > 1 => {
+            Some(e)
+                if matches!(e.row.keys, Keys::Range { first: 1, last: 1, .. })
+                    && args.len() > 1 =>
+            {
                 Some(shared.keyspace.locate(args.get(1)))
             }
             _ => None,
@@ -326,10 +329,7 @@ fn note_slow(shared: &Shared, session: &Session, entry: &Entry, args: Args<'_>, 
     let micros = nanos / 1000;
     let hot = &shared.config.hot;
     let threshold = hot.slowlog_us.load(Relaxed);
-    if threshold >= 0
-        && micros as i64 >= threshold
-        && !entry.row.flags.has(Flags::SKIP_SLOWLOG)
-    {
+    if threshold >= 0 && micros as i64 >= threshold && !entry.row.flags.has(Flags::SKIP_SLOWLOG) {
         shared.slowlog.add(&session.client, args, micros);
     }
     let latency_ms = hot.latency_ms.load(Relaxed);

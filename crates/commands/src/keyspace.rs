@@ -585,7 +585,8 @@ impl<'a> Keys<'a> {
                 db.as_ref().is_some_and(|d| d.get(key).is_some())
             };
             history.touch_watchers_where(|db, key| {
-                (db == a || db == b) && (is_in(&dbs[a as usize], key) || is_in(&dbs[b as usize], key))
+                (db == a || db == b)
+                    && (is_in(&dbs[a as usize], key) || is_in(&dbs[b as usize], key))
             });
             dbs.swap(a as usize, b as usize);
             for i in [a, b] {

@@ -16,9 +16,14 @@ pub mod session;
 pub mod shared;
 pub mod stats;
 pub mod table;
+pub mod testing;
 
 mod bitmap;
+mod clients;
 mod connection;
+mod database;
+mod debug;
+mod expire;
 mod generic;
 mod server;
 mod string;

@@ -248,8 +248,15 @@ pub(crate) fn is_allowed(session: &Session, entry: &Entry) -> bool {
     session.version == Version::V3
         || matches!(
             entry.row.name,
-            "SUBSCRIBE" | "UNSUBSCRIBE" | "PSUBSCRIBE" | "PUNSUBSCRIBE" | "SSUBSCRIBE"
-                | "SUNSUBSCRIBE" | "PING" | "QUIT" | "RESET"
+            "SUBSCRIBE"
+                | "UNSUBSCRIBE"
+                | "PSUBSCRIBE"
+                | "PUNSUBSCRIBE"
+                | "SSUBSCRIBE"
+                | "SUNSUBSCRIBE"
+                | "PING"
+                | "QUIT"
+                | "RESET"
         )
 }
 

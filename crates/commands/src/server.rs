@@ -32,7 +32,7 @@ impl LatencyMonitor {
 }
 
 /// Stops feeding a monitor.
-pub fn stop_monitoring(_shared: &Shared, _session: &Session) {}
+pub(crate) fn stop_monitoring(_shared: &Shared, _session: &Session) {}
 
 /// Tells monitors of a command.
 pub(crate) fn feed_monitors(_shared: &Shared, _session: &Session, _args: Args<'_>) {}

@@ -10,7 +10,7 @@ use crate::stats::WorkerStats;
 use hypercache_stdx::{clock, rng};
 use parking_lot::Mutex;
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 
 /// Something one worker tells another about one of the other's clients.
@@ -151,7 +151,8 @@ impl Shared {
     #[must_use]
     pub fn new(config: Config, workers: usize) -> Arc<Self> {
         let secret = (rng::entropy(), rng::entropy());
-        let run_id = format!("{:016x}{:016x}{:08x}", rng::entropy(), rng::entropy(), rng::entropy() as u32);
+        let run_id =
+            format!("{:016x}{:016x}{:08x}", rng::entropy(), rng::entropy(), rng::entropy() as u32);
         let shared = Arc::new(Shared {
             keyspace: Keyspace::new(secret),
             config,

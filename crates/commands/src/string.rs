@@ -7,8 +7,7 @@ use hypercache_journal::Event;
 use hypercache_protocol::parse::Args;
 use hypercache_store::{Payload, Ttl};
 
-const BASE: Command =
-    Command { group: Group::String, acl: Acl::STRING, ..Command::DEFAULT };
+const BASE: Command = Command { group: Group::String, acl: Acl::STRING, ..Command::DEFAULT };
 
 pub(crate) const COMMANDS: &[Command] = &[
     Command {

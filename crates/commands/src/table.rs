@@ -311,10 +311,14 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::string::COMMANDS,
     crate::bitmap::COMMANDS,
     crate::generic::COMMANDS,
+    crate::expire::COMMANDS,
+    crate::database::COMMANDS,
     crate::connection::COMMANDS,
+    crate::clients::COMMANDS,
     crate::pubsub::COMMANDS,
     crate::transaction::COMMANDS,
     crate::server::COMMANDS,
+    crate::debug::COMMANDS,
 ];
 
 /// A row with its number (for statistics) and full name.

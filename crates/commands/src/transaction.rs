@@ -12,11 +12,8 @@ use crate::table::{Acl, Command, Entry, Flags, Group, KeyFlags, Keys};
 use hypercache_protocol::parse::{Args, OwnedArgs};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
-const BASE: Command = Command {
-    group: Group::Transactions,
-    acl: Acl::TRANSACTION,
-    ..Command::DEFAULT
-};
+const BASE: Command =
+    Command { group: Group::Transactions, acl: Acl::TRANSACTION, ..Command::DEFAULT };
 
 const ALWAYS: Flags = Flags::NO_SCRIPT.or(Flags::LOADING).or(Flags::STALE);
 

@@ -217,8 +217,7 @@ mod tests {
     #[test]
     fn a_splice_outside_its_length_is_refused() {
         let change = Change::Splice { len: 3, offset: u64::MAX, bytes: b"x" };
-        let effect =
-            Effect { db: 0, key: b"k", change, event: Event::SetRange, is_new: false };
+        let effect = Effect { db: 0, key: b"k", change, event: Event::SetRange, is_new: false };
         let mut record = Vec::new();
         encode(&effect, &mut record);
         assert_eq!(decode(&record), Err(DecodeError));

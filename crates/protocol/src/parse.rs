@@ -559,10 +559,7 @@ mod tests {
 
     #[test]
     fn multibulk_pipelined_and_cut_anywhere() {
-        check(
-            b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n",
-            &[&["GET", "a"], &["PING"]],
-        );
+        check(b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n", &[&["GET", "a"], &["PING"]]);
         check(b"*0\r\n*-1\r\n*1\r\n$0\r\n\r\n", &[&[""]]);
         check(b"\r\n\r\n*1\r\n$4\r\nPING\r\n", &[&["PING"]]);
     }

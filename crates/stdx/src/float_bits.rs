@@ -2,9 +2,9 @@
 //!
 //! Both work on a value written as `mantissa * 2^exponent`, plus a `sticky` flag that says some
 //! lower, nonzero digits were left out. Mantissa and flag together decide every
-//! round-to-nearest-even exactly, as long as the mantissa keeps two bits more than the result
-//! (the usual guard and sticky bits of hardware adders). Cost: one pass over the text, and a
-//! handful of shifts for the rounding.
+//! round-to-nearest-even exactly, as long as the mantissa keeps a bit more than the result (the
+//! usual guard and sticky bits of hardware adders). Cost: one pass over the text, and a handful
+//! of shifts for the rounding.
 
 /// Exponents are clamped to this magnitude: beyond it every result overflows or vanishes, and
 /// sums with text lengths stay far from the ends of `i64`.
@@ -97,8 +97,7 @@ impl HexFloat {
 /// Rounds `mantissa * 2^exponent` to the nearest value, ties to even, that has at most
 /// `precision` bits and whose last bit is worth at least `2^min_exponent`.
 ///
-/// The mantissa must be below 2^127, and have at least two bits more than `precision` when
-/// `sticky` is set. The result is not normalised: a short mantissa stays short.
+/// The mantissa must be below 2^127, and have more than `precision` bits when `sticky` is set. The result is not normalised: a short mantissa stays short.
 pub(crate) fn round_to_bits(
     mantissa: u128,
     sticky: bool,

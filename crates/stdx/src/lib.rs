@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod float80;
 mod float_bits;
 pub mod glob;
 pub mod hash;
+pub mod histogram;
 pub mod number;
 pub mod rng;
 pub mod size;

@@ -1,0 +1,5 @@
+//! The CLIENT command.
+
+use crate::table::Command;
+
+pub(crate) const COMMANDS: &[Command] = &[];

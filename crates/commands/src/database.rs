@@ -1,0 +1,5 @@
+//! Whole databases: DBSIZE, FLUSHALL, FLUSHDB, KEYS, SCAN, SWAPDB, ...
+
+use crate::table::Command;
+
+pub(crate) const COMMANDS: &[Command] = &[];

@@ -1,0 +1,5 @@
+//! DEBUG: what tests need to reach inside.
+
+use crate::table::Command;
+
+pub(crate) const COMMANDS: &[Command] = &[];

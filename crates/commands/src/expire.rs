@@ -1,0 +1,5 @@
+//! Deadlines of keys.
+
+use crate::table::Command;
+
+pub(crate) const COMMANDS: &[Command] = &[];

@@ -1,0 +1,115 @@
+//! Commands without sockets: for tests, fuzzing and the examples of the table.
+
+use crate::client::Client;
+use crate::config::Config;
+use crate::context::Worker;
+use crate::dispatch::{Request, Timer, execute};
+use crate::session::Session;
+use crate::shared::Shared;
+use hypercache_protocol::parse::{OwnedArgs, split_words};
+use hypercache_protocol::reply::Output;
+use std::sync::Arc;
+
+/// One worker with one client.
+#[derive(Debug)]
+pub struct Harness {
+    /// What a server's workers would share.
+    pub shared: Arc<Shared>,
+    /// The worker. Its time stands still unless a test moves it.
+    pub worker: Worker,
+    /// The client's session.
+    pub session: Session,
+    timer: Timer,
+}
+
+impl Default for Harness {
+    fn default() -> Self {
+        Self::new(Config::default())
+    }
+}
+
+impl Harness {
+    /// A fresh server state under the given settings.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let shared = Shared::new(config, 1);
+        let worker = Worker::new(&shared, 0);
+        let session = Self::connect(&shared);
+        Harness { shared, worker, session, timer: Timer::new() }
+    }
+
+    /// A session of one more client.
+    #[must_use]
+    pub fn connect(shared: &Shared) -> Session {
+        let id = shared.clients.next_id();
+        let client = Arc::new(Client::new(id, 0, -1, (shared.started_ms / 1000) as u32));
+        shared.clients.add(Arc::clone(&client));
+        let has_password =
+            shared.config.hot.has_password.load(std::sync::atomic::Ordering::Relaxed);
+        Session::new(client, !has_password)
+    }
+
+    /// Runs one command given as separate arguments and returns the reply's bytes.
+    pub fn run_args<T: AsRef<[u8]>>(&mut self, args: impl IntoIterator<Item = T>) -> Vec<u8> {
+        let args = OwnedArgs::from_pieces(args);
+        let request = Request::new(&self.shared, args.as_args());
+        let mut out = Output::default();
+        self.timer.begin(&self.shared);
+        let Harness { shared, worker, session, timer } = self;
+        execute(shared, worker, session, timer, &request, &mut out);
+        timer.end(worker);
+        flatten(&out)
+    }
+
+    /// Runs one command given as a line with the shell's quoting.
+    ///
+    /// # Panics
+    /// When the quotes do not close.
+    pub fn run(&mut self, line: &str) -> Vec<u8> {
+        self.run_args(split_words(line.as_bytes()).expect("quotes close"))
+    }
+}
+
+/// The bytes of an output in the order they are sent.
+#[must_use]
+pub fn flatten(out: &Output) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(out.len());
+    let mut from = 0;
+    for (at, value) in &out.shared {
+        bytes.extend_from_slice(&out.bytes[from..*at]);
+        bytes.extend_from_slice(value);
+        from = *at;
+    }
+    bytes.extend_from_slice(&out.bytes[from..]);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_get_and_a_transaction() {
+        let mut h = Harness::default();
+        assert_eq!(h.run("SET a 1"), b"+OK\r\n");
+        assert_eq!(h.run("get a"), b"$1\r\n1\r\n");
+        assert_eq!(h.run("WATCH a"), b"+OK\r\n");
+        assert_eq!(h.run("MULTI"), b"+OK\r\n");
+        assert_eq!(h.run("SET a 2"), b"+QUEUED\r\n");
+        assert_eq!(h.run("EXEC"), b"*1\r\n+OK\r\n");
+        assert_eq!(
+            h.run("nope x"),
+            b"-ERR unknown command 'nope', with args beginning with: 'x' \r\n"
+        );
+        assert_eq!(h.run("GET"), b"-ERR wrong number of arguments for 'get' command\r\n");
+    }
+
+    #[test]
+    fn a_large_value_is_kept_whole() {
+        let mut h = Harness::default();
+        let value = vec![b'v'; 100_000];
+        assert_eq!(h.run_args([&b"SET"[..], b"k", &value]), b"+OK\r\n");
+        let reply = h.run("GET k");
+        assert_eq!(reply, [&b"$100000\r\n"[..], &value, b"\r\n"].concat());
+    }
+}
