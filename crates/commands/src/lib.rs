@@ -19,7 +19,7 @@ pub mod table;
 pub mod testing;
 
 mod bitmap;
-mod clients;
+pub mod clients;
 mod connection;
 mod database;
 mod debug;

@@ -1,1 +1,11 @@
-//! The machine room: event loops, input and output back ends, connections, wiring.
+//! The machine room: sockets, event loops, connections, and the wiring of everything else.
+//!
+//! [`serve`] runs a server until it is told to stop. `unsafe` lives in `io` only.
+
+mod connection;
+mod io;
+mod listen;
+mod serve;
+mod worker;
+
+pub use serve::serve;

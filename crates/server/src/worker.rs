@@ -1,0 +1,727 @@
+//! The event loop of one worker. Hot path.
+//!
+//! A turn reads from all ready connections, executes, and writes: the complete requests of *all*
+//! ready connections are parsed into windows of up to [`WINDOW`] commands. While a window fills, each
+//! key's bucket is prefetched; when it is full, each key's entry; then the commands run in order.
+//! So the cache misses of a window overlap, also when each connection sends one command at a time.
+
+use crate::connection::{Connection, Connections, Partial};
+use crate::io::{Chunk, Driver, Event, Token, Waker};
+use crate::listen::tune;
+use hypercache_commands::clients::is_paused;
+use hypercache_commands::client::{Client, ClientFlags};
+use hypercache_commands::context::Worker as CommandWorker;
+use hypercache_commands::dispatch::{Request, Timer, execute};
+use hypercache_commands::keyspace::{Located, PARTITIONS};
+use hypercache_commands::pubsub::write_push;
+use hypercache_commands::shared::Message;
+use hypercache_commands::table::Entry;
+use hypercache_commands::{Session, Shared};
+use hypercache_journal::Effect;
+use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
+use hypercache_protocol::reply::{Output, Reply};
+use hypercache_stdx::clock;
+use parking_lot::Mutex;
+use rustix::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Commands that are prefetched for together. Measured: 16 leaves misses uncovered at many
+/// connections, 128 pushes lines out of the first-level cache.
+const WINDOW: usize = 64;
+/// A bulk string of at least this many bytes is received into a buffer of its own.
+const LARGE_BULK: usize = 64 * 1024;
+/// A connection with more unsent output than this is not read from.
+const UNSENT_MAX: usize = 64 * 1024;
+/// Empty outputs kept for the next replies.
+const POOL_MAX: usize = 256;
+/// Timers run this often, in ms.
+const TICK_MS: u64 = 100;
+/// Longest stretch of expiry work between two turns, in microseconds.
+const EXPIRE_SLICE_US: u64 = 1000;
+/// Hints looked at under one lock of a partition.
+const EXPIRE_BATCH: usize = 128;
+/// How long a stopping worker waits for clients to take their last replies, in ms.
+const LINGER_MS: u64 = 1000;
+
+/// New connections on their way to a worker: the acceptor's side of it.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    pub(crate) sockets: Mutex<Vec<(OwnedFd, bool)>>,
+    pub(crate) waker: Waker,
+}
+
+/// Where the bytes of a connection's requests are during a turn.
+enum Source {
+    /// In a buffer of the back end.
+    Chunk(Chunk),
+    /// Continued from earlier turns.
+    Owned(Vec<u8>),
+}
+
+/// A connection with requests to read in this turn.
+struct Feed {
+    token: Token,
+    source: Source,
+    parser: Parser,
+    /// Complete arguments of a request that is not complete.
+    args: Vec<Range>,
+    /// Where the first request begins that was not executed.
+    done: usize,
+    /// A large argument that just became complete.
+    supplied: Option<Vec<u8>>,
+    /// No further request of it runs in this turn.
+    is_stopped: bool,
+}
+
+/// A parsed request in the window.
+struct Parsed {
+    feed: u32,
+    first_range: u32,
+    ranges: u32,
+    /// Where the next request begins.
+    end: u32,
+    /// The database it will most likely use; only prefetching depends on it.
+    db: u8,
+    entry: Option<&'static Entry>,
+    located: Option<Located>,
+    owned: Vec<Arc<Vec<u8>>>,
+    error: Option<ProtocolError>,
+}
+
+/// See the module's text.
+pub(crate) struct Worker<D: Driver> {
+    shared: Arc<Shared>,
+    driver: D,
+    inboxes: Arc<Vec<Inbox>>,
+    next_inbox: usize,
+    commands: CommandWorker,
+    timer: Timer,
+    connections: Connections,
+    feeds: Vec<Feed>,
+    dirty: Vec<Token>,
+    pool: Vec<Box<Output>>,
+    next_tick_ms: u64,
+    /// Partition whose expiry goes on, while a round of it is not finished.
+    expiring: Option<usize>,
+}
+
+impl<D: Driver> Worker<D> {
+    pub(crate) fn new(shared: Arc<Shared>, driver: D, inboxes: Arc<Vec<Inbox>>, id: usize) -> Self {
+        let commands = CommandWorker::new(&shared, id);
+        Worker {
+            shared,
+            driver,
+            inboxes,
+            next_inbox: 0,
+            commands,
+            timer: Timer::new(),
+            connections: Connections::default(),
+            feeds: Vec::new(),
+            dirty: Vec::new(),
+            pool: Vec::new(),
+            next_tick_ms: 0,
+            expiring: None,
+        }
+    }
+
+    /// Runs until the server stops.
+    pub(crate) fn run(mut self) -> std::io::Result<()> {
+        let mut events = Vec::new();
+        while !self.shared.is_stopping.load(Relaxed) {
+            self.turn(&mut events)?;
+        }
+        self.driver.stop_listening();
+        let deadline = clock::now_ms() + LINGER_MS;
+        while self.is_sending() && clock::now_ms() < deadline {
+            self.turn(&mut events)?;
+        }
+        for token in self.connections.tokens() {
+            self.close(token);
+        }
+        Ok(())
+    }
+
+    fn is_sending(&mut self) -> bool {
+        let tokens = self.connections.tokens();
+        tokens.iter().any(|t| self.connections.get(*t).is_some_and(|c| c.is_sending))
+    }
+
+    fn turn(&mut self, events: &mut Vec<Event>) -> std::io::Result<()> {
+        self.driver.wait(self.wait_time(), events)?;
+        self.commands.begin_turn();
+        self.commands.stats.loop_turns.add(1);
+        for event in events.drain(..) {
+            self.handle(event);
+        }
+        self.take_inbox();
+        self.take_messages();
+        if !self.feeds.is_empty() {
+            self.process();
+        }
+        self.take_messages();
+        self.flush();
+        self.driver.end_turn();
+        self.connections.end_turn();
+        self.run_timers();
+        Ok(())
+    }
+
+    fn wait_time(&self) -> Duration {
+        if self.expiring.is_some() {
+            return Duration::ZERO;
+        }
+        let now = clock::now_ms();
+        Duration::from_millis(self.next_tick_ms.saturating_sub(now).clamp(1, TICK_MS))
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Accepted { fd, is_unix } => self.deal(fd, is_unix),
+            Event::Received { token, chunk } => {
+                self.commands.stats.net_input_bytes.add(u64::from(chunk.len));
+                self.commands.stats.reads.add(1);
+                self.feed(token, Some(chunk), None);
+            }
+            Event::Filled { token, buffer } => {
+                self.commands.stats.net_input_bytes.add(buffer.len() as u64);
+                self.feed(token, None, Some(buffer));
+            }
+            Event::Sent { token, output } => {
+                self.give_to_pool(output);
+                self.after_sent(token);
+            }
+            Event::Closed { token } => self.end(token),
+        }
+    }
+
+    /// Gives a new connection to the next worker in turn.
+    fn deal(&mut self, fd: OwnedFd, is_unix: bool) {
+        let target = self.next_inbox;
+        self.next_inbox = (self.next_inbox + 1) % self.inboxes.len();
+        if target == self.commands.id {
+            return self.connect(fd, is_unix);
+        }
+        let inbox = &self.inboxes[target];
+        inbox.sockets.lock().push((fd, is_unix));
+        inbox.waker.wake();
+    }
+
+    fn take_inbox(&mut self) {
+        if self.inboxes.len() == 1 {
+            return;
+        }
+        let sockets = std::mem::take(&mut *self.inboxes[self.commands.id].sockets.lock());
+        for (fd, is_unix) in sockets {
+            self.connect(fd, is_unix);
+        }
+    }
+
+    fn connect(&mut self, fd: OwnedFd, is_unix: bool) {
+        let hot = &self.shared.config.hot;
+        if self.shared.clients.len() as u64 >= hot.maxclients.load(Relaxed) {
+            self.commands.stats.connections_rejected.add(1);
+            let text = b"-ERR max number of clients reached\r\n";
+            let _peer_may_be_gone =
+                rustix::net::send(&fd, text, rustix::net::SendFlags::NOSIGNAL);
+            return;
+        }
+        if !is_unix {
+            tune(&fd, hot.keepalive_s.load(Relaxed));
+        }
+        let now_s = (self.commands.now_ms / 1000) as u32;
+        let id = self.shared.clients.next_id();
+        let worker = self.commands.id as u16;
+        let client = Arc::new(Client::new(id, worker, fd.as_raw_fd(), now_s));
+        client.set_flag(ClientFlags::UNIX, is_unix);
+        let token = self.connections.reserve();
+        if self.driver.add(token, fd).is_err() {
+            // Out of kernel resources: dropping the descriptor tells the peer.
+            return self.connections.give_back(token);
+        }
+        self.commands.stats.connections_received.add(1);
+        self.shared.clients.add(Arc::clone(&client));
+        let session = Session::new(client, !hot.has_password.load(Relaxed));
+        self.connections.insert(token, Connection::new(session));
+    }
+
+    /// Notes that a connection has something to read: new bytes, a large argument, or requests
+    /// that waited.
+    fn feed(&mut self, token: Token, chunk: Option<Chunk>, supplied: Option<Vec<u8>>) {
+        let Some(connection) = self.connections.get(token) else { return };
+        if connection.is_dead || connection.session.is_closing {
+            return;
+        }
+        let Some(mut partial) = connection.partial.take() else {
+            let Some(chunk) = chunk else { return };
+            return self.feeds.push(Feed {
+                token,
+                source: Source::Chunk(chunk),
+                parser: Parser::default(),
+                args: Vec::new(),
+                done: 0,
+                supplied: None,
+                is_stopped: false,
+            });
+        };
+        if let Some(chunk) = chunk {
+            partial.bytes.extend_from_slice(self.driver.bytes(chunk));
+        }
+        let limit = self.shared.config.hot.query_bytes_max.load(Relaxed);
+        if partial.query_bytes() as u64 > limit {
+            self.commands.stats.query_limit_closed.add(1);
+            return self.end(token);
+        }
+        if connection.is_paused {
+            connection.partial = Some(partial);
+            return;
+        }
+        let Partial { bytes, args, parser, .. } = *partial;
+        self.feeds.push(Feed {
+            token,
+            source: Source::Owned(bytes),
+            parser,
+            args,
+            done: 0,
+            supplied,
+            is_stopped: false,
+        });
+    }
+
+    /// Executes all requests that are complete.
+    fn process(&mut self) {
+        let mut feeds = std::mem::take(&mut self.feeds);
+        let mut window: Vec<Parsed> = Vec::with_capacity(WINDOW);
+        let mut ranges: Vec<Range> = Vec::with_capacity(4 * WINDOW);
+        let mut next = 0;
+        self.timer.begin(&self.shared);
+        while next < feeds.len() {
+            self.fill_window(&mut feeds, &mut next, &mut window, &mut ranges);
+            for parsed in &window {
+                if let Some(at) = parsed.located {
+                    self.shared.keyspace.prefetch_entry(at, parsed.db);
+                }
+            }
+            for parsed in window.drain(..) {
+                self.execute_one(&mut feeds, parsed, &ranges);
+            }
+            ranges.clear();
+        }
+        self.timer.end(&self.commands);
+        for feed in feeds.drain(..) {
+            self.keep_rest(feed);
+        }
+        self.feeds = feeds;
+    }
+
+    /// Parses requests until the window is full or no feed has a complete one left.
+    fn fill_window(
+        &mut self,
+        feeds: &mut [Feed],
+        next: &mut usize,
+        window: &mut Vec<Parsed>,
+        ranges: &mut Vec<Range>,
+    ) {
+        while let Some(feed) = feeds.get_mut(*next) {
+            let Some(connection) = self.connections.get(feed.token) else {
+                feed.is_stopped = true;
+                *next += 1;
+                continue;
+            };
+            let limits = Limits {
+                bulk_bytes_max: self.shared.config.hot.bulk_bytes_max.load(Relaxed) as usize,
+                args_max: i32::MAX as usize,
+                authenticated: connection.session.is_authenticated,
+            };
+            let db = connection.session.db;
+            while !feed.is_stopped {
+                if window.len() == WINDOW {
+                    return;
+                }
+                let first_range = ranges.len();
+                ranges.append(&mut feed.args);
+                let bytes = match &feed.source {
+                    Source::Chunk(chunk) => self.driver.bytes(*chunk),
+                    Source::Owned(bytes) => &bytes[..],
+                };
+                let completes = feed.supplied.take().map(|mut value| {
+                    value.truncate(value.len() - 2);
+                    feed.parser.supply_bulk(value, ranges)
+                });
+                let step = match completes {
+                    Some(true) => Step::Command,
+                    _ => feed.parser.next(bytes, ranges, &limits),
+                };
+                if step == Step::Incomplete {
+                    feed.args.extend(ranges.drain(first_range..));
+                    break;
+                }
+                let mut parsed = Parsed {
+                    feed: *next as u32,
+                    first_range: first_range as u32,
+                    ranges: (ranges.len() - first_range) as u32,
+                    end: feed.parser.position as u32,
+                    db,
+                    entry: None,
+                    located: None,
+                    owned: std::mem::take(&mut feed.parser.owned),
+                    error: None,
+                };
+                if let Step::Error(error) = step {
+                    parsed.error = Some(error);
+                    window.push(parsed);
+                    break;
+                }
+                let args = Args::new(bytes, &ranges[first_range..], &parsed.owned);
+                let request = Request::new(&self.shared, args);
+                (parsed.entry, parsed.located) = (request.entry, request.first_key);
+                if let Some(at) = request.first_key {
+                    self.shared.keyspace.prefetch_bucket(at, db);
+                }
+                window.push(parsed);
+                if !limits.authenticated {
+                    // What follows AUTH is read under other limits, so it waits for AUTH to run.
+                    return;
+                }
+            }
+            *next += 1;
+        }
+    }
+
+    fn execute_one(&mut self, feeds: &mut [Feed], parsed: Parsed, ranges: &[Range]) {
+        let feed = &mut feeds[parsed.feed as usize];
+        if feed.is_stopped {
+            return;
+        }
+        let Some(connection) = self.connections.get(feed.token) else { return };
+        let mut out = match connection.out.take() {
+            Some(out) => out,
+            None => self.pool.pop().unwrap_or_default(),
+        };
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(feed.token);
+            let now_s = (self.commands.now_ms / 1000) as u32;
+            connection.session.client.active_s.store(now_s, Relaxed);
+        }
+        let session = &mut connection.session;
+        if let Some(error) = parsed.error {
+            let text = format!("ERR Protocol error: {}", error.text());
+            Reply::new(&mut out, session.version).error(text.as_bytes());
+            session.is_closing = true;
+        } else if self.shared.pause.until_ms.load(Relaxed) != 0
+            && is_paused(&self.shared, self.commands.now_ms, parsed.entry, session)
+        {
+            connection.is_paused = true;
+            connection.out = Some(out);
+            feed.is_stopped = true;
+            return;
+        } else {
+            let bytes = match &feed.source {
+                Source::Chunk(chunk) => self.driver.bytes(*chunk),
+                Source::Owned(bytes) => &bytes[..],
+            };
+            let first = parsed.first_range as usize;
+            let args =
+                Args::new(bytes, &ranges[first..first + parsed.ranges as usize], &parsed.owned);
+            let request = Request { args, entry: parsed.entry, first_key: parsed.located };
+            let Worker { shared, commands, timer, .. } = self;
+            execute(shared, commands, session, timer, &request, &mut out);
+        }
+        feed.done = parsed.end as usize;
+        feed.is_stopped = connection.session.is_closing;
+        connection.out = Some(out);
+    }
+
+    /// Keeps what was not executed for a later turn.
+    fn keep_rest(&mut self, feed: Feed) {
+        let Some(connection) = self.connections.get(feed.token) else { return };
+        if connection.session.is_closing {
+            return;
+        }
+        let bytes = match &feed.source {
+            Source::Chunk(chunk) => self.driver.bytes(*chunk),
+            Source::Owned(bytes) => &bytes[..],
+        };
+        let is_inside = feed.parser.is_inside_command() && !feed.is_stopped;
+        if feed.done == bytes.len() && !is_inside {
+            return;
+        }
+        let mut partial = Partial { bytes: bytes[feed.done..].to_vec(), ..Partial::default() };
+        if !feed.is_stopped {
+            partial.parser = feed.parser;
+            partial.parser.position -= feed.done;
+            partial.args = feed.args.iter().map(|range| range.shifted_back(feed.done)).collect();
+        }
+        if let Some(len) = partial.parser.awaits_bulk(LARGE_BULK) {
+            self.receive_large(feed.token, partial, len);
+        } else {
+            connection.partial = Some(Box::new(partial));
+            self.mark_dirty(feed.token);
+        }
+    }
+
+    /// Has the rest of a large argument received into a buffer of its own.
+    fn receive_large(&mut self, token: Token, mut partial: Partial, len: usize) {
+        let Some(connection) = self.connections.get(token) else { return };
+        let mut buffer = Vec::new();
+        // With the line end after it. Only what arrives is touched, so a client that claims much
+        // and sends little costs addresses, not memory.
+        if buffer.try_reserve_exact(len + 2).is_err() {
+            let mut out = connection.out.take().unwrap_or_default();
+            Reply::new(&mut out, connection.session.version)
+                .error(b"OOM the server has no memory for an argument of this length");
+            connection.out = Some(out);
+            connection.session.is_closing = true;
+            return self.mark_dirty(token);
+        }
+        buffer.extend_from_slice(&partial.bytes[partial.parser.position..]);
+        partial.bytes.truncate(partial.parser.position);
+        partial.is_filling = true;
+        connection.partial = Some(Box::new(partial));
+        self.driver.fill(token, buffer, len + 2);
+        self.mark_dirty(token);
+    }
+
+    fn mark_dirty(&mut self, token: Token) {
+        let Some(connection) = self.connections.get(token) else { return };
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(token);
+        }
+    }
+
+    /// Sends the output of all connections that have some.
+    fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for token in dirty.drain(..) {
+            self.flush_one(token);
+        }
+        self.dirty = dirty;
+    }
+
+    fn flush_one(&mut self, token: Token) {
+        let Some(connection) = self.connections.get(token) else { return };
+        connection.is_dirty = false;
+        if !connection.is_sending
+            && let Some(out) = connection.out.take()
+        {
+            if out.is_empty() {
+                self.give_to_pool(out);
+            } else {
+                self.commands.stats.net_output_bytes.add(out.len() as u64);
+                self.commands.stats.writes.add(1);
+                match self.driver.send(token, out) {
+                    Some(output) => self.give_to_pool(output),
+                    None => connection.is_sending = true,
+                }
+            }
+        }
+        self.after_flush(token);
+    }
+
+    /// Accounts for what waits, and closes or stops reading where it is too much.
+    fn after_flush(&mut self, token: Token) {
+        let unsent = self.driver.unsent(token);
+        let Some(connection) = self.connections.get(token) else { return };
+        let output_bytes = unsent + connection.waiting_bytes();
+        let client = &connection.session.client;
+        let query_bytes = connection.partial.as_ref().map_or(0, |p| p.query_bytes());
+        if output_bytes + query_bytes + connection.counted_bytes > 0 {
+            client.output_bytes.store(output_bytes as u64, Relaxed);
+            client.query_bytes.store(query_bytes as u32, Relaxed);
+            let now = output_bytes + query_bytes;
+            let delta = now as isize - connection.counted_bytes as isize;
+            self.commands.stats.add_bytes(delta);
+            connection.counted_bytes = now;
+        }
+        if connection.is_dead || (connection.session.is_closing && output_bytes == 0) {
+            return self.close(token);
+        }
+        let is_reading = output_bytes <= UNSENT_MAX && !connection.is_paused;
+        if output_bytes > UNSENT_MAX && self.is_beyond_limit(token, output_bytes as u64) {
+            return self.close(token);
+        }
+        self.driver.set_reading(token, is_reading);
+    }
+
+    /// Whether a connection's output is more than its class may have; counts it if so.
+    fn is_beyond_limit(&mut self, token: Token, bytes: u64) -> bool {
+        let limits = *self.shared.config.hot.output_limits.read();
+        let now_ms = self.commands.now_ms;
+        let Some(connection) = self.connections.get(token) else { return false };
+        let is_pubsub = connection.session.is_subscribed();
+        let limit = if is_pubsub { limits.pubsub } else { limits.normal };
+        let mut is_beyond = limit.hard > 0 && bytes > limit.hard;
+        if limit.soft > 0 && bytes > limit.soft {
+            let since = &mut connection.soft_limit_since_ms;
+            *since = if *since == 0 { now_ms } else { *since };
+            is_beyond |= now_ms - *since >= limit.soft_s * 1000;
+        } else {
+            connection.soft_limit_since_ms = 0;
+        }
+        self.commands.stats.output_limit_closed.add(u64::from(is_beyond));
+        is_beyond
+    }
+
+    fn after_sent(&mut self, token: Token) {
+        let Some(connection) = self.connections.get(token) else { return };
+        connection.is_sending = false;
+        self.mark_dirty(token);
+    }
+
+    fn give_to_pool(&mut self, output: Box<Output>) {
+        if self.pool.len() < POOL_MAX {
+            self.pool.push(output);
+        }
+    }
+
+    /// The peer is gone: the connection goes at the end of the turn, when nothing uses it.
+    fn end(&mut self, token: Token) {
+        let Some(connection) = self.connections.get(token) else { return };
+        connection.is_dead = true;
+        self.mark_dirty(token);
+    }
+
+    fn close(&mut self, token: Token) {
+        let Some(mut connection) = self.connections.remove(token) else { return };
+        connection.session.close(&self.shared);
+        self.commands.stats.add_bytes(-(connection.counted_bytes as isize));
+        self.driver.remove(token);
+    }
+
+    fn take_messages(&mut self) {
+        let Some(mailboxes) = self.shared.mailboxes.get() else { return };
+        for message in mailboxes[self.commands.id].take() {
+            match message {
+                Message::Publish { client, push } => {
+                    self.write_to(&client, |version, out| write_push(&push, version, out));
+                }
+                Message::Monitor { client, line } => {
+                    self.write_to(&client, |_, out| {
+                        out.bytes.push(b'+');
+                        out.bytes.extend_from_slice(&line);
+                        out.bytes.extend_from_slice(b"\r\n");
+                    });
+                }
+                Message::Kill(id) => self.kill(id),
+                Message::Resume => self.resume_paused(),
+            }
+        }
+    }
+
+    fn write_to(
+        &mut self,
+        client: &Client,
+        write: impl FnOnce(hypercache_protocol::reply::Version, &mut Output),
+    ) {
+        let Some(token) = self.connections.token_of(client.id) else { return };
+        let spare = self.pool.pop();
+        let Some(connection) = self.connections.get(token) else { return };
+        let out = connection.out.get_or_insert_with(|| spare.unwrap_or_default());
+        write(connection.session.version, out);
+        self.mark_dirty(token);
+    }
+
+    fn kill(&mut self, id: u64) {
+        let Some(token) = self.connections.token_of(id) else { return };
+        self.end(token);
+    }
+
+    /// Lets clients go on after CLIENT PAUSE.
+    fn resume_paused(&mut self) {
+        for token in self.connections.tokens() {
+            let Some(connection) = self.connections.get(token) else { continue };
+            if std::mem::take(&mut connection.is_paused) {
+                self.feed(token, None, None);
+                self.mark_dirty(token);
+            }
+        }
+    }
+
+    fn run_timers(&mut self) {
+        let now_ms = clock::now_ms();
+        if now_ms >= self.next_tick_ms {
+            self.next_tick_ms = now_ms + TICK_MS;
+            self.tick(now_ms);
+        }
+        self.expire(now_ms);
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        if self.expiring.is_none() && self.shared.is_active_expire.load(Relaxed) {
+            self.expiring = Some(0);
+        }
+        let until = self.shared.pause.until_ms.load(Relaxed);
+        if until != 0 && now_ms >= until {
+            self.shared.pause.until_ms.store(0, Relaxed);
+            if let Some(mailboxes) = self.shared.mailboxes.get() {
+                mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
+            }
+        }
+        self.close_overdue(now_ms);
+    }
+
+    /// Closes connections that idle beyond `timeout` or whose output stays above its soft limit.
+    fn close_overdue(&mut self, now_ms: u64) {
+        let timeout_s = self.shared.config.hot.timeout_s.load(Relaxed);
+        let is_full_second = now_ms / 1000 != (now_ms - TICK_MS) / 1000;
+        if !is_full_second {
+            return;
+        }
+        for token in self.connections.tokens() {
+            let Some(connection) = self.connections.get(token) else { continue };
+            let client = &connection.session.client;
+            let idle_s = (now_ms / 1000).saturating_sub(u64::from(client.active_s.load(Relaxed)));
+            let is_idle = timeout_s > 0
+                && idle_s > timeout_s
+                && !connection.session.is_subscribed()
+                && !client.has(ClientFlags::MONITOR);
+            let is_above_soft = connection.soft_limit_since_ms != 0;
+            if is_idle {
+                self.end(token);
+            } else if is_above_soft {
+                self.mark_dirty(token);
+            }
+        }
+    }
+
+    /// Removes keys whose time is past from this worker's share of the partitions, in slices.
+    fn expire(&mut self, now_ms: u64) {
+        let Some(mut partition) = self.expiring else { return };
+        let started = clock::mono_ns();
+        let workers = self.inboxes.len();
+        while partition < PARTITIONS {
+            if partition % workers == self.commands.id {
+                let (looked, gone) = self.expire_partition(partition as u16, now_ms);
+                self.commands.stats.expired_keys.add(gone as u64);
+                if looked < EXPIRE_BATCH {
+                    partition += 1;
+                }
+            } else {
+                partition += 1;
+            }
+            if clock::mono_ns() - started > EXPIRE_SLICE_US * 1000 {
+                break;
+            }
+        }
+        self.expiring = (partition < PARTITIONS).then_some(partition);
+        self.commands.stats.expire_nanos.add(clock::mono_ns() - started);
+    }
+
+    fn expire_partition(&mut self, partition: u16, now_ms: u64) -> (usize, usize) {
+        let shared = &self.shared;
+        let mut shard = shared.keyspace.lock(partition);
+        let result = shard.expire_due(now_ms, EXPIRE_BATCH);
+        if result.0 > 0 {
+            if shared.config.hot.notify.load(Relaxed) != 0 {
+                let mut notify =
+                    |effect: Effect<'_>| hypercache_commands::pubsub::notify(shared, &effect);
+                shard.take_notifications(&mut notify);
+            }
+            self.commands.stats.add_bytes(shard.take_bytes_delta());
+        }
+        result
+    }
+}
