@@ -52,8 +52,9 @@ impl<'a> Request<'a> {
 pub struct Timer {
     last_ns: u64,
     times_each: bool,
-    /// Fast commands since `last_ns`, and whether each failed.
-    pending: Vec<(usize, bool)>,
+    /// Fast commands since `last_ns`: number of the row, executions, failures.
+    pending: Vec<(usize, u32, u32)>,
+    pending_sum: u64,
 }
 
 /// Below this threshold of the slow log every command is timed by itself, in microseconds.
@@ -63,7 +64,7 @@ impl Timer {
     /// A timer; [`Self::begin`] starts it.
     #[must_use]
     pub fn new() -> Self {
-        Timer { last_ns: 0, times_each: true, pending: Vec::new() }
+        Timer { last_ns: 0, times_each: true, pending: Vec::new(), pending_sum: 0 }
     }
 
     /// Starts a batch.
@@ -81,11 +82,25 @@ impl Timer {
             return;
         }
         let now = clock::mono_ns();
-        let share = (now - self.last_ns) / self.pending.len() as u64;
-        for (id, failed) in self.pending.drain(..) {
-            worker.stats.count_command(id, share, failed);
+        let share = (now - self.last_ns) / self.pending_sum;
+        for (id, calls, failed) in self.pending.drain(..) {
+            worker.stats.count_commands(id, u64::from(calls), share, u64::from(failed));
         }
+        self.pending_sum = 0;
         self.last_ns = now;
+    }
+
+    /// Notes an execution of a fast command. Batches hold few different ones, mostly in runs.
+    #[inline]
+    fn note(&mut self, id: usize, failed: bool) {
+        self.pending_sum += 1;
+        match self.pending.last_mut() {
+            Some((last, calls, failures)) if *last == id => {
+                *calls += 1;
+                *failures += u32::from(failed);
+            }
+            _ => self.pending.push((id, 1, u32::from(failed))),
+        }
     }
 }
 
@@ -261,13 +276,13 @@ fn timed(
     release(shared, &mut cx.keys);
     let Cx { worker, session, .. } = cx;
     if !is_timed {
-        timer.pending.push((entry.id, failed));
+        timer.note(entry.id, failed);
         return;
     }
     let now = clock::mono_ns();
     let nanos = now - timer.last_ns;
     timer.last_ns = now;
-    worker.stats.count_command(entry.id, nanos, failed);
+    worker.stats.count_commands(entry.id, 1, nanos, u64::from(failed));
     note_slow(shared, &*session, entry, request.args, nanos);
 }
 

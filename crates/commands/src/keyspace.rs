@@ -11,7 +11,9 @@ use hypercache_journal::{Change, Effect, Event, Log};
 use hypercache_protocol::slot::slot_of;
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
-use hypercache_store::{CoreCell, Db, EntryRef, Key, Payload, Removed, Ttl};
+use hypercache_store::{
+    BucketHint, CoreCell, Db, EntryRef, Key, Payload, Removed, Ttl, prefetch_value,
+};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -79,12 +81,14 @@ pub struct Shard {
     pub history: History,
     /// Bytes last reported to the sum of the worker that held the lock.
     reported_bytes: usize,
+    /// Whether something was written or removed since.
+    is_changed: bool,
 }
 
 impl Shard {
     fn new(hasher: KeyHasher) -> Self {
         let dbs = [const { None }; DATABASES];
-        Shard { hasher, dbs, history: History::default(), reported_bytes: 0 }
+        Shard { hasher, dbs, history: History::default(), reported_bytes: 0, is_changed: false }
     }
 
     /// Database `i`, if it ever held a key.
@@ -102,7 +106,12 @@ impl Shard {
     }
 
     /// How many more (or fewer) bytes there are than at the last call.
+    #[inline]
     pub fn take_bytes_delta(&mut self) -> isize {
+        if !self.is_changed {
+            return 0;
+        }
+        self.is_changed = false;
         let now = self.bytes();
         let delta = now as isize - self.reported_bytes as isize;
         self.reported_bytes = now;
@@ -121,6 +130,7 @@ impl Shard {
         let mut gone = None;
         let entry = self.dbs[db as usize].as_mut()?.get_live(key, now_ms, touch, &mut gone);
         if let Some(removed) = gone {
+            self.is_changed = true;
             self.history.record(&expired(db, key.bytes));
             discard(removed);
         }
@@ -147,6 +157,7 @@ impl Shard {
     /// nothing more is due, see [`Db::expire_due`]) and how many keys went.
     pub fn expire_due(&mut self, now_ms: u64, max: usize) -> (usize, usize) {
         let (mut looked, mut gone) = (0, 0);
+        self.is_changed = true;
         let Shard { dbs, history, .. } = self;
         for (i, db) in dbs.iter_mut().enumerate() {
             let Some(db) = db else { continue };
@@ -161,6 +172,7 @@ impl Shard {
 
     /// Removes a key at random from any database; returns whether there was one.
     pub fn evict_random(&mut self, rng: &mut Rng) -> bool {
+        self.is_changed = true;
         let start = rng.below(DATABASES as u64) as usize;
         for n in 0..DATABASES {
             let i = (start + n) % DATABASES;
@@ -192,6 +204,7 @@ impl Shard {
 
     /// Sets the log's bound and counts all records so far as notified.
     pub fn start_log(&mut self, bytes_max: usize) {
+        self.is_changed = true;
         self.history.log.set_bytes_max(bytes_max);
         self.history.notified = self.history.log.last();
     }
@@ -248,20 +261,13 @@ impl Keyspace {
         self.partitions[partition as usize].shard.lock()
     }
 
-    /// Brings a key's bucket towards the cache, without a lock.
+    /// Brings a key's partition and bucket towards the cache, without a lock.
     #[inline]
-    pub fn prefetch_bucket(&self, at: Located, db: u8) {
-        if let Some(core) = self.partitions[at.partition as usize].cores[db as usize].get() {
-            core.prefetch_bucket(at.hash);
-        }
-    }
-
-    /// Brings a key's entry towards the cache, without a lock.
-    #[inline]
-    pub fn prefetch_entry(&self, at: Located, db: u8) {
-        if let Some(core) = self.partitions[at.partition as usize].cores[db as usize].get() {
-            core.prefetch_entry(at.hash);
-        }
+    #[must_use]
+    pub fn prefetch_bucket(&self, at: Located, db: u8) -> Option<BucketHint> {
+        let partition = &self.partitions[at.partition as usize];
+        prefetch_value(&partition.shard);
+        partition.cores[db as usize].get()?.prefetch_bucket(at.hash)
     }
 
     /// Partition and hash of a key.
@@ -450,6 +456,7 @@ impl<'a> Keys<'a> {
         at: (u16, u8),
         now_ms: u64,
     ) -> (&'s mut Db, &'s mut History) {
+        shard.is_changed = true;
         let Shard { hasher, dbs, history, .. } = shard;
         let db = dbs[at.1 as usize].get_or_insert_with(|| {
             let db = Box::new(Db::new(*hasher, now_ms));
@@ -527,6 +534,7 @@ impl<'a> Keys<'a> {
         let (db, now_ms) = (self.db, self.now_ms);
         let (shard, key) = self.shard_of(key);
         shard.live(db, key, now_ms, None)?;
+        shard.is_changed = true;
         let removed = shard.dbs[db as usize].as_mut()?.remove(key)?;
         let change = Change::Del;
         let effect = Effect { db, key: key.bytes, change, event, is_new: false };
@@ -557,6 +565,7 @@ impl<'a> Keys<'a> {
         let keyspace = self.keyspace;
         let now_ms = self.now_ms;
         self.each_shard(|p, shard| {
+            shard.is_changed = true;
             let Shard { hasher, dbs, history, .. } = shard;
             for i in (0..DATABASES as u8).filter(|i| only.is_none_or(|o| o == *i)) {
                 let Some(db) = dbs[i as usize].take_if(|db| !db.is_empty()) else { continue };

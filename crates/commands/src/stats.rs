@@ -142,17 +142,15 @@ impl WorkerStats {
         self.bytes.load(Relaxed)
     }
 
-    /// Counts one execution of a command.
+    /// Counts executions of a command that took `nanos` each.
     #[inline]
-    pub fn count_command(&self, id: usize, nanos: u64, failed: bool) {
+    pub fn count_commands(&self, id: usize, calls: u64, nanos: u64, failed: u64) {
         let stats = &self.commands[id];
-        stats.calls.add(1);
-        stats.nanos.add(nanos);
+        stats.calls.add(calls);
+        stats.nanos.add(calls * nanos);
+        stats.failed.add(failed);
         let bucket = (u64::BITS - (nanos / 1000).leading_zeros()) as usize;
-        stats.latency[bucket.min(LATENCY_BUCKETS - 1)].add(1);
-        self.commands_processed.add(1);
-        if failed {
-            stats.failed.add(1);
-        }
+        stats.latency[bucket.min(LATENCY_BUCKETS - 1)].add(calls);
+        self.commands_processed.add(calls);
     }
 }

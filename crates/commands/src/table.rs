@@ -340,7 +340,8 @@ const BUCKETS: usize = 1024;
 #[derive(Debug)]
 pub struct Table {
     entries: Vec<&'static Entry>,
-    buckets: Box<[Option<&'static Entry>; BUCKETS]>,
+    /// Each with the folded first word of its name, so that a short name is one comparison.
+    buckets: Box<[(u64, Option<&'static Entry>); BUCKETS]>,
 }
 
 /// The table, built on first use.
@@ -352,16 +353,16 @@ pub fn table() -> &'static Table {
 
 impl Table {
     fn build() -> Table {
-        let mut table = Table { entries: Vec::new(), buckets: Box::new([None; BUCKETS]) };
+        let mut table = Table { entries: Vec::new(), buckets: Box::new([(0, None); BUCKETS]) };
         let mut next_id = 0;
         for row in FAMILIES.iter().copied().flatten() {
             let entry = table.add(row, None, &mut next_id);
             let mut at = bucket_of(entry.row.name.as_bytes());
-            while let Some(other) = table.buckets[at] {
+            while let Some(other) = table.buckets[at].1 {
                 assert_ne!(other.row.name, row.name, "a command has two rows");
                 at = (at + 1) % BUCKETS;
             }
-            table.buckets[at] = Some(entry);
+            table.buckets[at] = (folded_word(row.name.as_bytes()), Some(entry));
         }
         table.entries.sort_by_key(|entry| entry.id);
         table
@@ -389,9 +390,11 @@ impl Table {
     #[inline]
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&'static Entry> {
+        let word = folded_word(name);
         let mut at = bucket_of(name);
-        while let Some(entry) = self.buckets[at] {
-            if entry.row.name.as_bytes().eq_ignore_ascii_case(name) {
+        while let (other, Some(entry)) = self.buckets[at] {
+            // Folding also maps some characters that are no letters onto letters.
+            if other == word && entry.row.name.as_bytes().eq_ignore_ascii_case(name) {
                 return Some(entry);
             }
             at = (at + 1) % BUCKETS;
@@ -429,15 +432,21 @@ impl Entry {
     }
 }
 
-/// A multiplicative hash of the first eight letters without case, and the length.
+/// The first eight bytes with letters in upper case.
+#[inline]
+fn folded_word(name: &[u8]) -> u64 {
+    let mut word = 0;
+    for &byte in name.iter().take(8) {
+        word = word << 8 | u64::from(byte & 0xdf);
+    }
+    word
+}
+
+/// A multiplicative hash of the first eight letters without case, the last one, and the length.
 #[inline]
 fn bucket_of(name: &[u8]) -> usize {
-    let mut word = [0u8; 8];
-    let len = name.len().min(8);
-    word[..len].copy_from_slice(&name[..len]);
-    let folded = u64::from_le_bytes(word) & 0xdfdf_dfdf_dfdf_dfdf;
-    let tail = *name.last().unwrap_or(&0) & 0xdf;
-    let mixed = (folded ^ (name.len() as u64) << 59 ^ u64::from(tail) << 31)
+    let tail = u64::from(*name.last().unwrap_or(&0) & 0xdf);
+    let mixed = (folded_word(name) ^ (name.len() as u64) << 59 ^ tail << 31)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 54) as usize
 }

@@ -184,7 +184,7 @@ fn run_queue(cx: &mut Cx<'_>, multi: &Multi) {
     for (entry, args) in &multi.queue {
         cx.entry = entry;
         let failed = dispatch::run(cx, args.as_args());
-        cx.worker.stats.count_command(entry.id, 0, failed);
+        cx.worker.stats.count_commands(entry.id, 1, 0, u64::from(failed));
     }
     cx.entry = exec;
 }

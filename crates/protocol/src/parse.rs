@@ -269,6 +269,13 @@ impl Parser {
             if self.args_left > 0 {
                 return self.bulks(buffer, args, limits);
             }
+            if let Some(count) = short_line(buffer, self.position, b'*')
+                && (1..=10).contains(&count)
+            {
+                self.position += 4;
+                self.args_left = count;
+                return self.bulks(buffer, args, limits);
+            }
             let Some(&first) = buffer.get(self.position) else { return Step::Incomplete };
             if first != b'*' {
                 match self.inline(buffer, args) {
@@ -301,10 +308,13 @@ impl Parser {
         while self.args_left > 0 {
             let len = match self.bulk_len {
                 Some(len) => len as usize,
-                None => match self.bulk_header(buffer, limits) {
-                    Ok(Some(len)) => len,
-                    Ok(None) => return Step::Incomplete,
-                    Err(error) => return Step::Error(error),
+                None => match self.short_bulk_header(buffer) {
+                    Some(len) => len,
+                    None => match self.bulk_header(buffer, limits) {
+                        Ok(Some(len)) => len,
+                        Ok(None) => return Step::Incomplete,
+                        Err(error) => return Step::Error(error),
+                    },
                 },
             };
             let end = self.position + len;
@@ -320,7 +330,23 @@ impl Parser {
         Step::Command
     }
 
+    /// The header of a bulk string below 100 bytes, as one word.
     #[inline]
+    fn short_bulk_header(&mut self, buffer: &[u8]) -> Option<usize> {
+        if let Some(len) = short_line(buffer, self.position, b'$') {
+            self.position += 4;
+            return Some(len as usize);
+        }
+        let head = buffer.get(self.position..self.position + 5)?;
+        let (tens, ones) = (head[1].wrapping_sub(b'0'), head[2].wrapping_sub(b'0'));
+        let is_header = head[0] == b'$' && head[3] == b'\r' && head[4] == b'\n';
+        if !is_header || !(1..=9).contains(&tens) || ones > 9 {
+            return None;
+        }
+        self.position += 5;
+        Some(tens as usize * 10 + ones as usize)
+    }
+
     fn bulk_header(
         &mut self,
         buffer: &[u8],
@@ -383,6 +409,15 @@ impl Parser {
         }
         Some(Step::Command)
     }
+}
+
+/// The number of a line of a mark and one digit, as in `*3` and `$5`, read as one word.
+#[inline]
+fn short_line(buffer: &[u8], at: usize, mark: u8) -> Option<u32> {
+    let word = u32::from_le_bytes(*buffer.get(at..)?.first_chunk::<4>()?);
+    let pattern = u32::from_le_bytes([mark, 0, b'\r', b'\n']);
+    let digit = (word >> 8 & 0xff).wrapping_sub(u32::from(b'0'));
+    (word & 0xffff_00ff == pattern && digit <= 9).then_some(digit)
 }
 
 enum Line {

@@ -72,6 +72,13 @@ impl std::fmt::Debug for Reply<'_> {
     }
 }
 
+/// The head of a bulk string of 10 to 99 bytes, the usual case.
+#[inline]
+fn short_head(len: usize) -> Option<[u8; 5]> {
+    let head = [b'$', b'0'.wrapping_add((len / 10) as u8), b'0' + (len % 10) as u8, b'\r', b'\n'];
+    (10..100).contains(&len).then_some(head)
+}
+
 /// Values shorter than this are copied even when they could be shared.
 const SHARED_MIN: usize = 16 * 1024;
 
@@ -141,12 +148,12 @@ impl<'a> Reply<'a> {
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
         let out = &mut self.out.bytes;
-        let mut buffer = itoa::Buffer::new();
-        let digits = buffer.format(bytes.len()).as_bytes();
-        out.reserve(bytes.len() + digits.len() + 5);
-        out.push(b'$');
-        out.extend_from_slice(digits);
-        out.extend_from_slice(b"\r\n");
+        out.reserve(bytes.len() + 16);
+        match short_head(bytes.len()) {
+            Some(head) => out.extend_from_slice(&head),
+            None => self.header(b'$', bytes.len() as i64),
+        }
+        let out = &mut self.out.bytes;
         out.extend_from_slice(bytes);
         out.extend_from_slice(b"\r\n");
     }

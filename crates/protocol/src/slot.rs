@@ -60,12 +60,27 @@ pub fn crc16(bytes: &[u8]) -> u16 {
 #[inline]
 #[must_use]
 pub fn hash_tag(key: &[u8]) -> &[u8] {
+    if !has_open_brace(key) {
+        return key;
+    }
     let Some(open) = memchr::memchr(b'{', key) else { return key };
     let inside = &key[open + 1..];
     match memchr::memchr(b'}', inside) {
         Some(0) | None => key,
         Some(close) => &inside[..close],
     }
+}
+
+/// Whether a `{` is in the key, eight bytes at a time: keys are too short for a library call.
+#[inline]
+fn has_open_brace(key: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = key.as_chunks::<8>();
+    let in_words = words.iter().any(|word| {
+        let differences = u64::from_le_bytes(*word) ^ (ONES * b'{' as u64);
+        differences.wrapping_sub(ONES) & !differences & (ONES << 7) != 0
+    });
+    in_words || rest.contains(&b'{')
 }
 
 /// The hash slot of a key.

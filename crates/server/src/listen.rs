@@ -75,7 +75,8 @@ fn open_unix(config: &Config, path: &str) -> Result<Listener, Refusal> {
     let fail = |error: rustix::io::Errno| format!("cannot listen on {path}: {error}");
     let address = net::SocketAddrUnix::new(path).map_err(fail)?;
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let fd = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(fail)?;
+    let fd =
+        net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(fail)?;
     remove_stale(path, &address)?;
     net::bind(&fd, &address).map_err(fail)?;
     net::listen(&fd, config.get_int("tcp-backlog") as i32).map_err(fail)?;

@@ -8,8 +8,8 @@
 use crate::connection::{Connection, Connections, Partial};
 use crate::io::{Chunk, Driver, Event, Token, Waker};
 use crate::listen::tune;
-use hypercache_commands::clients::is_paused;
 use hypercache_commands::client::{Client, ClientFlags};
+use hypercache_commands::clients::is_paused;
 use hypercache_commands::context::Worker as CommandWorker;
 use hypercache_commands::dispatch::{Request, Timer, execute};
 use hypercache_commands::keyspace::{Located, PARTITIONS};
@@ -21,6 +21,7 @@ use hypercache_journal::Effect;
 use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
 use hypercache_protocol::reply::{Output, Reply};
 use hypercache_stdx::clock;
+use hypercache_store::BucketHint;
 use parking_lot::Mutex;
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -82,12 +83,28 @@ struct Parsed {
     ranges: u32,
     /// Where the next request begins.
     end: u32,
-    /// The database it will most likely use; only prefetching depends on it.
-    db: u8,
     entry: Option<&'static Entry>,
     located: Option<Located>,
-    owned: Vec<Arc<Vec<u8>>>,
+    bucket: Option<BucketHint>,
+    /// Place of its arguments outside the buffers in the list of the window, or [`NONE`].
+    owned: u32,
     error: Option<ProtocolError>,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// A window of parsed requests and what they refer to. Kept from turn to turn for its memory.
+#[derive(Default)]
+struct Window {
+    parsed: Vec<Parsed>,
+    ranges: Vec<Range>,
+    owned: Vec<Vec<Arc<Vec<u8>>>>,
+}
+
+impl Window {
+    fn owned(&self, parsed: &Parsed) -> &[Arc<Vec<u8>>] {
+        self.owned.get(parsed.owned as usize).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// See the module's text.
@@ -100,6 +117,7 @@ pub(crate) struct Worker<D: Driver> {
     timer: Timer,
     connections: Connections,
     feeds: Vec<Feed>,
+    window: Window,
     dirty: Vec<Token>,
     pool: Vec<Box<Output>>,
     next_tick_ms: u64,
@@ -119,6 +137,7 @@ impl<D: Driver> Worker<D> {
             timer: Timer::new(),
             connections: Connections::default(),
             feeds: Vec::new(),
+            window: Window::default(),
             dirty: Vec::new(),
             pool: Vec::new(),
             next_tick_ms: 0,
@@ -223,8 +242,7 @@ impl<D: Driver> Worker<D> {
         if self.shared.clients.len() as u64 >= hot.maxclients.load(Relaxed) {
             self.commands.stats.connections_rejected.add(1);
             let text = b"-ERR max number of clients reached\r\n";
-            let _peer_may_be_gone =
-                rustix::net::send(&fd, text, rustix::net::SendFlags::NOSIGNAL);
+            let _peer_may_be_gone = rustix::net::send(&fd, text, rustix::net::SendFlags::NOSIGNAL);
             return;
         }
         if !is_unix {
@@ -292,22 +310,24 @@ impl<D: Driver> Worker<D> {
     /// Executes all requests that are complete.
     fn process(&mut self) {
         let mut feeds = std::mem::take(&mut self.feeds);
-        let mut window: Vec<Parsed> = Vec::with_capacity(WINDOW);
-        let mut ranges: Vec<Range> = Vec::with_capacity(4 * WINDOW);
+        let mut window = std::mem::take(&mut self.window);
         let mut next = 0;
         self.timer.begin(&self.shared);
         while next < feeds.len() {
-            self.fill_window(&mut feeds, &mut next, &mut window, &mut ranges);
-            for parsed in &window {
-                if let Some(at) = parsed.located {
-                    self.shared.keyspace.prefetch_entry(at, parsed.db);
+            self.fill_window(&mut feeds, &mut next, &mut window);
+            for parsed in &window.parsed {
+                if let (Some(at), Some(bucket)) = (parsed.located, parsed.bucket) {
+                    bucket.prefetch_entry(at.hash);
                 }
             }
-            for parsed in window.drain(..) {
-                self.execute_one(&mut feeds, parsed, &ranges);
+            for parsed in &window.parsed {
+                self.execute_one(&mut feeds, parsed, &window);
             }
-            ranges.clear();
+            window.parsed.clear();
+            window.ranges.clear();
+            window.owned.clear();
         }
+        self.window = window;
         self.timer.end(&self.commands);
         for feed in feeds.drain(..) {
             self.keep_rest(feed);
@@ -316,13 +336,8 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Parses requests until the window is full or no feed has a complete one left.
-    fn fill_window(
-        &mut self,
-        feeds: &mut [Feed],
-        next: &mut usize,
-        window: &mut Vec<Parsed>,
-        ranges: &mut Vec<Range>,
-    ) {
+    fn fill_window(&mut self, feeds: &mut [Feed], next: &mut usize, window: &mut Window) {
+        let Window { parsed: list, ranges, owned: all_owned } = window;
         while let Some(feed) = feeds.get_mut(*next) {
             let Some(connection) = self.connections.get(feed.token) else {
                 feed.is_stopped = true;
@@ -336,7 +351,7 @@ impl<D: Driver> Worker<D> {
             };
             let db = connection.session.db;
             while !feed.is_stopped {
-                if window.len() == WINDOW {
+                if list.len() == WINDOW {
                     return;
                 }
                 let first_range = ranges.len();
@@ -362,24 +377,29 @@ impl<D: Driver> Worker<D> {
                     first_range: first_range as u32,
                     ranges: (ranges.len() - first_range) as u32,
                     end: feed.parser.position as u32,
-                    db,
                     entry: None,
                     located: None,
-                    owned: std::mem::take(&mut feed.parser.owned),
+                    bucket: None,
+                    owned: NONE,
                     error: None,
                 };
+                if !feed.parser.owned.is_empty() {
+                    parsed.owned = all_owned.len() as u32;
+                    all_owned.push(std::mem::take(&mut feed.parser.owned));
+                }
                 if let Step::Error(error) = step {
                     parsed.error = Some(error);
-                    window.push(parsed);
+                    list.push(parsed);
                     break;
                 }
-                let args = Args::new(bytes, &ranges[first_range..], &parsed.owned);
+                let owned = all_owned.get(parsed.owned as usize).map_or(&[][..], Vec::as_slice);
+                let args = Args::new(bytes, &ranges[first_range..], owned);
                 let request = Request::new(&self.shared, args);
                 (parsed.entry, parsed.located) = (request.entry, request.first_key);
                 if let Some(at) = request.first_key {
-                    self.shared.keyspace.prefetch_bucket(at, db);
+                    parsed.bucket = self.shared.keyspace.prefetch_bucket(at, db);
                 }
-                window.push(parsed);
+                list.push(parsed);
                 if !limits.authenticated {
                     // What follows AUTH is read under other limits, so it waits for AUTH to run.
                     return;
@@ -389,7 +409,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn execute_one(&mut self, feeds: &mut [Feed], parsed: Parsed, ranges: &[Range]) {
+    fn execute_one(&mut self, feeds: &mut [Feed], parsed: &Parsed, window: &Window) {
         let feed = &mut feeds[parsed.feed as usize];
         if feed.is_stopped {
             return;
@@ -423,8 +443,8 @@ impl<D: Driver> Worker<D> {
                 Source::Owned(bytes) => &bytes[..],
             };
             let first = parsed.first_range as usize;
-            let args =
-                Args::new(bytes, &ranges[first..first + parsed.ranges as usize], &parsed.owned);
+            let ranges = &window.ranges[first..first + parsed.ranges as usize];
+            let args = Args::new(bytes, ranges, window.owned(parsed));
             let request = Request { args, entry: parsed.entry, first_key: parsed.located };
             let Worker { shared, commands, timer, .. } = self;
             execute(shared, commands, session, timer, &request, &mut out);

@@ -480,8 +480,11 @@ impl Db {
         self.wheel.take_due(now_ms, max, &mut due);
         const AHEAD: usize = 16;
         for batch in due.chunks(AHEAD) {
-            batch.iter().for_each(|&hash| self.core().prefetch_bucket(hash));
-            batch.iter().for_each(|&hash| self.core().prefetch_entry(hash));
+            let hints = batch.iter().map(|&hash| (hash, self.core().prefetch_bucket(hash)));
+            let hints: Vec<_> = hints.collect();
+            for (hash, hint) in hints {
+                hint.inspect(|hint| hint.prefetch_entry(hash));
+            }
             for &hash in batch {
                 self.look_at_hint(hash, now_ms, f);
             }

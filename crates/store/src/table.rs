@@ -25,7 +25,7 @@
 //! (650 ms at 20 M keys in one partition). See `docs/design/`.
 //!
 //! **Prefetch.** [`Core`] is made of atomics and lives for ever, and buckets are type-stable
-//! ([`crate::mem::pool`]), so [`Core::prefetch_bucket`] and [`Core::prefetch_entry`] may run without
+//! ([`crate::mem::pool`]), so [`Core::prefetch_bucket`] and [`BucketHint::prefetch_entry`] may run without
 //! the lock that guards everything else. They may see a table in the middle of a change; then they
 //! prefetch a useless line, and nothing else depends on what they saw.
 
@@ -186,24 +186,38 @@ impl Core {
 
     /// Brings the line of the key's bucket towards the cache. Needs no lock.
     #[inline]
-    pub fn prefetch_bucket(&self, hash: u64) {
-        if let Some(bucket) = self.bucket(self.shape().bucket_of(hash)) {
-            prefetch(std::ptr::from_ref(bucket).cast());
-        }
+    #[must_use]
+    pub fn prefetch_bucket(&self, hash: u64) -> Option<BucketHint> {
+        let bucket = self.bucket(self.shape().bucket_of(hash))?;
+        prefetch(std::ptr::from_ref(bucket).cast());
+        Some(BucketHint(bucket))
     }
+}
 
-    /// Brings the key's entry towards the cache, if its bucket has one with the tag. Needs no lock.
+/// A bucket that was prefetched. What it holds may change at any time; it is good for
+/// [`Self::prefetch_entry`] only.
+#[derive(Clone, Copy)]
+pub struct BucketHint(&'static Bucket);
+
+impl std::fmt::Debug for BucketHint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BucketHint")
+    }
+}
+
+impl BucketHint {
+    /// Brings the key's entry towards the cache, if the bucket has one with its tag. Needs no lock.
     #[inline]
-    pub fn prefetch_entry(&self, hash: u64) {
-        let Some(bucket) = self.bucket(self.shape().bucket_of(hash)) else { return };
+    pub fn prefetch_entry(self, hash: u64) {
         let tag = tag_of(hash);
-        for word in &bucket.words {
+        for word in &self.0.words {
             let word = word.load(Relaxed);
             if word & !ADDRESS == tag && word != 0 {
                 // The address is only computed with, never followed: the entry may be gone.
                 let line = (word & ADDRESS) as *const u8;
                 prefetch(line);
                 prefetch(line.wrapping_add(64));
+                return;
             }
         }
     }
@@ -228,6 +242,12 @@ impl CoreCell {
         // SAFETY: only `set` stores here, and it stores null or a reference that lives for ever.
         unsafe { pointer.as_ref() }
     }
+}
+
+/// Brings the cache line of a value towards the cache.
+#[inline]
+pub fn prefetch_value<T>(value: &T) {
+    prefetch(std::ptr::from_ref(value).cast());
 }
 
 #[inline]
