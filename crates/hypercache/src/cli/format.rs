@@ -92,7 +92,19 @@ fn append_tty_map(pairs: &[(Reply, Reply)], indent: &str, out: &mut Vec<u8>) {
         // The value goes on the line on which the key ends.
         out.pop();
         out.extend_from_slice(b" => ");
+        if has_several_elements(value) {
+            // They start on a line of their own, to stand below each other.
+            append(out, format_args!("\n{deeper}"));
+        }
         append_tty(value, &deeper, out);
+    }
+}
+
+fn has_several_elements(reply: &Reply) -> bool {
+    match reply {
+        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => items.len() > 1,
+        Reply::Map(pairs) => pairs.len() > 1,
+        _ => false,
     }
 }
 
@@ -266,11 +278,11 @@ mod tests {
     fn maps_and_sets_on_a_terminal() {
         let map = Reply::Map(vec![
             (Reply::bulk("a"), Reply::Set(vec![Reply::Int(1), Reply::Int(2)])),
-            (Reply::bulk("b"), Reply::Null),
+            (Reply::bulk("b"), Reply::Set(vec![Reply::Null])),
         ]);
         assert_eq!(
             shown(Format::Tty, &map),
-            "1# \"a\" => 1~ (integer) 1\n   2~ (integer) 2\n2# \"b\" => (nil)\n"
+            "1# \"a\" => \n   1~ (integer) 1\n   2~ (integer) 2\n2# \"b\" => 1~ (nil)\n"
         );
     }
 

@@ -146,9 +146,10 @@ mod tests {
         let server = thread::spawn(move || {
             let lines = BufReader::new(theirs.try_clone().unwrap()).lines();
             let marker = lines.map_while(Result::ok).skip_while(|line| line != "ECHO").nth(2);
-            (&theirs).write_all(answers).unwrap();
+            // The client may hang up on nonsense before it has read all of it.
+            let _ = (&theirs).write_all(answers);
             if let (Some(marker), true) = (marker, echo) {
-                (&theirs).write_all(format!("$20\r\n{marker}\r\n").as_bytes()).unwrap();
+                let _ = (&theirs).write_all(format!("$20\r\n{marker}\r\n").as_bytes());
             }
             thread::sleep(Duration::from_millis(700));
         });

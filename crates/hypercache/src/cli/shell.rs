@@ -103,7 +103,10 @@ impl Shell {
         self.show_notices()?;
         let reply = result?;
         let elapsed = started.elapsed();
-        self.printer.reply(&reply)?;
+        match reply.as_bytes() {
+            Some(text) if is_report(arguments) && !reply.is_error() => write_out(text)?,
+            _ => self.printer.reply(&reply)?,
+        }
         if self.interactive && elapsed >= SLOW_REPLY {
             self.printer.text(&format!("({:.2}s)\n", elapsed.as_secs_f64()))?;
         }
@@ -202,6 +205,21 @@ fn is_streaming(arguments: &[Vec<u8>]) -> bool {
     matches!(name.as_deref(), Some(b"subscribe" | b"psubscribe" | b"ssubscribe" | b"monitor"))
 }
 
+/// Whether the reply to a command is text for people, which is never quoted.
+fn is_report(arguments: &[Vec<u8>]) -> bool {
+    let word = |index: usize| arguments.get(index).map(|word| word.to_ascii_lowercase());
+    let (first, second) = (word(0).unwrap_or_default(), word(1).unwrap_or_default());
+    matches!(
+        (first.as_slice(), second.as_slice()),
+        (b"info" | b"lolwut", _)
+            | (b"memory", b"malloc-stats" | b"doctor")
+            | (b"latency", b"graph" | b"doctor")
+            | (b"cluster", b"nodes" | b"info")
+            | (b"client", b"list" | b"info")
+            | (b"debug", b"htstats" | b"htstats-key")
+    )
+}
+
 fn is_monitor(arguments: &[Vec<u8>]) -> bool {
     arguments.first().is_some_and(|name| name.eq_ignore_ascii_case(b"monitor"))
 }
@@ -222,6 +240,15 @@ mod tests {
         assert_eq!(repetitions("5"), (1, 1));
         assert_eq!(repetitions("-5 x"), (1, 2));
         assert_eq!(repetitions("incr 5"), (1, 2));
+    }
+
+    #[test]
+    fn reports_are_known_by_name_and_subcommand() {
+        for (line, expected) in
+            [("INFO", true), ("Client LIST", true), ("client getname", false), ("get info", false)]
+        {
+            assert_eq!(is_report(&split_arguments(line.as_bytes()).unwrap()), expected, "{line}");
+        }
     }
 
     #[test]
