@@ -92,18 +92,23 @@ fn append_tty_map(pairs: &[(Reply, Reply)], indent: &str, out: &mut Vec<u8>) {
         // The value goes on the line on which the key ends.
         out.pop();
         out.extend_from_slice(b" => ");
-        if has_several_elements(value) {
-            // They start on a line of their own, to stand below each other.
+        if spans_lines(value) {
+            // Its elements start on a line of their own, to stand below each other.
             append(out, format_args!("\n{deeper}"));
         }
         append_tty(value, &deeper, out);
     }
 }
 
-fn has_several_elements(reply: &Reply) -> bool {
+/// Whether a reply is an aggregate that takes more than one line.
+fn spans_lines(reply: &Reply) -> bool {
     match reply {
-        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => items.len() > 1,
-        Reply::Map(pairs) => pairs.len() > 1,
+        Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => {
+            items.len() > 1 || items.first().is_some_and(spans_lines)
+        }
+        Reply::Map(pairs) => {
+            pairs.len() > 1 || pairs.first().is_some_and(|(_, value)| spans_lines(value))
+        }
         _ => false,
     }
 }

@@ -22,7 +22,7 @@ The password may also be given in the environment variable REDISCLI_AUTH.";
 /// Talk to a server: one command, a session, or one of the tools below.
 #[derive(Debug, Parser)]
 #[command(name = "hypercache cli", version, after_help = EXAMPLES, disable_help_flag = true)]
-#[command(group = ArgGroup::new("tool").multiple(false))]
+#[command(args_override_self = true, group = ArgGroup::new("tool").multiple(false))]
 pub(crate) struct Options {
     /// Server host name or IP address
     #[arg(short = 'h', value_name = "HOST", default_value = "127.0.0.1")]
