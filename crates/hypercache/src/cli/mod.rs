@@ -19,6 +19,7 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use format::Format;
 use options::Options;
+pub(crate) use quoting::split_arguments;
 use scan::{Measure, Walk};
 use session::Session;
 use shell::{Printer, Shell};
