@@ -25,6 +25,7 @@ Exit status: 0, or 1 if anything failed or any reply was an error, or 2 for wron
 /// Put load on a server and measure throughput, latency and processor time.
 #[derive(Debug, Parser)]
 #[command(name = "hypercache bench", version, after_help = EXAMPLES, disable_help_flag = true)]
+#[command(args_override_self = true)]
 pub(crate) struct Options {
     /// Server host name or IP address
     #[arg(short = 'h', long, value_name = "HOST", default_value = "127.0.0.1")]
