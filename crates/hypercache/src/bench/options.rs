@@ -22,6 +22,9 @@ Without --rate every client sends its next batch when the last one is answered. 
 requests are due at fixed times, and latency counts from the time they were due.
 Exit status: 0, or 1 if anything failed or any reply was an error, or 2 for wrong usage.";
 
+/// The most a client may have to hold for one batch.
+const MAX_BATCH_BYTES: u64 = 1 << 30;
+
 /// Put load on a server and measure throughput, latency and processor time.
 #[derive(Debug, Parser)]
 #[command(name = "hypercache bench", version, after_help = EXAMPLES, disable_help_flag = true)]
@@ -149,6 +152,10 @@ impl Options {
         if self.seconds.is_some_and(|seconds| seconds.is_zero()) {
             return Err(wrong("--seconds must be above zero".into()));
         }
+        let batch_bytes = self.pipeline.saturating_mul(self.value_size.max as u64);
+        if batch_bytes > MAX_BATCH_BYTES {
+            return Err(wrong("--pipeline times --value-size must be 1 GB at most".into()));
+        }
         Workload::parse(&self.workload).map_err(|text| wrong(format!("--workload: {text}")))
     }
 
@@ -247,7 +254,12 @@ mod tests {
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
-        for line in ["--workload x", "--threads 9 --clients 3", "--seconds 0"] {
+        for line in [
+            "--workload x",
+            "--threads 9 --clients 3",
+            "--seconds 0",
+            "--pipeline 9999 --value-size 999999",
+        ] {
             assert_eq!(parse(line).unwrap().validate().unwrap_err().exit_code(), 2, "{line}");
         }
     }

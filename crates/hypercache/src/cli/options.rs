@@ -22,7 +22,8 @@ The password may also be given in the environment variable REDISCLI_AUTH.";
 /// Talk to a server: one command, a session, or one of the tools below.
 #[derive(Debug, Parser)]
 #[command(name = "hypercache cli", version, after_help = EXAMPLES, disable_help_flag = true)]
-#[command(args_override_self = true, group = ArgGroup::new("tool").multiple(false))]
+#[command(args_override_self = true, group = ArgGroup::new("tool").multiple(false),
+    group = ArgGroup::new("walk"))]
 pub(crate) struct Options {
     /// Server host name or IP address
     #[arg(short = 'h', value_name = "HOST", default_value = "127.0.0.1")]
@@ -57,11 +58,11 @@ pub(crate) struct Options {
     /// Run the command this many times (-1: for ever)
     #[arg(short = 'r', value_name = "TIMES", allow_negative_numbers = true)]
     pub(crate) repeat: Option<i64>,
-    /// Seconds between repetitions, samples, or every 100 keys scanned; may be a fraction
+    /// Seconds between repetitions, samples or SCANs; may be a fraction
     #[arg(short = 'i', value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) interval: Option<f64>,
     /// Take the last argument of the command from standard input
-    #[arg(short = 'x')]
+    #[arg(short = 'x', requires = "command")]
     pub(crate) last_from_stdin: bool,
     /// Follow -MOVED and -ASK redirections of a cluster
     #[arg(short = 'c')]
@@ -86,22 +87,23 @@ pub(crate) struct Options {
     #[arg(long, group = "format")]
     pub(crate) json: bool,
     /// List the keys, with SCAN
-    #[arg(long, group = "tool")]
+    #[arg(long, groups = ["tool", "walk"])]
     pub(crate) scan: bool,
     /// Find the keys with the most elements of each type
-    #[arg(long, group = "tool")]
+    #[arg(long, groups = ["tool", "walk"])]
     pub(crate) bigkeys: bool,
     /// Find the keys that take the most memory of each type
-    #[arg(long, group = "tool")]
+    #[arg(long, groups = ["tool", "walk"])]
     pub(crate) memkeys: bool,
     /// Keys that --scan, --bigkeys and --memkeys look at
-    #[arg(long, value_name = "GLOB", allow_hyphen_values = true)]
+    #[arg(long, value_name = "GLOB", allow_hyphen_values = true, requires = "walk")]
     pub(crate) pattern: Option<String>,
     /// COUNT of each SCAN
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "walk")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) count: Option<u32>,
-    /// Type of the keys that --scan lists
-    #[arg(long = "type", value_name = "TYPE")]
+    /// Type of the keys that they look at
+    #[arg(long = "type", value_name = "TYPE", requires = "walk")]
     pub(crate) key_type: Option<String>,
     /// Measure the round trip with PING
     #[arg(long, group = "tool")]
@@ -116,13 +118,13 @@ pub(crate) struct Options {
     #[arg(long, group = "tool")]
     pub(crate) pipe: bool,
     /// Seconds --pipe waits for the last replies (0: for ever)
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "pipe")]
     pub(crate) pipe_timeout: u64,
     /// Print this help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND", conflicts_with = "tool")]
     pub(crate) command: Vec<String>,
 }
 
@@ -212,7 +214,18 @@ mod tests {
 
     #[test]
     fn contradictions_are_usage_errors() {
-        for line in ["--scan --pipe", "-2 -3", "--raw --csv", "--nonsense", "-i x", "--count 0"] {
+        for line in [
+            "--scan --pipe",
+            "-2 -3",
+            "--raw --csv",
+            "--nonsense",
+            "-i x",
+            "--scan --count 0",
+            "--pattern x",
+            "--scan get k",
+            "-x",
+            "--pipe-timeout 3",
+        ] {
             let words = std::iter::once("cli").chain(line.split_whitespace());
             let error = Options::try_parse_from(words).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
