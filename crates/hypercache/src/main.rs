@@ -11,16 +11,22 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let result = match args.split_first() {
-        Some((name, rest)) if name == "cli" => cli::run(rest),
-        Some((name, rest)) if name == "bench" => bench::run(rest),
-        _ => Err(anyhow::anyhow!("The first argument must be 'cli' or 'bench'")),
-    };
-    result.unwrap_or_else(|error| {
+    dispatch().unwrap_or_else(|error| {
         complain(&error);
         ExitCode::FAILURE
     })
+}
+
+fn dispatch() -> anyhow::Result<ExitCode> {
+    let args = std::env::args_os().skip(1).map(|word| word.into_string());
+    let Ok(args) = args.collect::<Result<Vec<String>, _>>() else {
+        anyhow::bail!("The arguments must be UTF-8; other bytes can go through standard input");
+    };
+    match args.split_first() {
+        Some((name, rest)) if name == "cli" => cli::run(rest),
+        Some((name, rest)) if name == "bench" => bench::run(rest),
+        _ => anyhow::bail!("The first argument must be 'cli' or 'bench'"),
+    }
 }
 
 #[allow(clippy::print_stderr, reason = "this is where a command-line tool reports its failure")]

@@ -77,9 +77,9 @@ pub(crate) fn run(shell: &mut Shell) -> anyhow::Result<()> {
     }
     shell.show_notices()?;
     loop {
-        if editor.helper().is_none_or(|helper| helper.hints.is_empty()) {
-            shell.load_hints();
-            editor.set_helper(Some(CommandHelper { hints: shell.hints.clone() }));
+        shell.load_hints();
+        if let (None, Some(hints)) = (editor.helper(), &shell.hints) {
+            editor.set_helper(Some(CommandHelper { hints: hints.clone() }));
         }
         let line = match editor.readline(&shell.session.prompt()) {
             Ok(line) => line,

@@ -96,7 +96,7 @@ fn new_shell(options: &Options) -> anyhow::Result<Shell> {
         printer,
         interval: seconds(options).unwrap_or_default(),
         interactive: options.command.is_empty() && io::stdin().is_terminal(),
-        hints: Vec::new(),
+        hints: None,
         any_error: false,
     })
 }

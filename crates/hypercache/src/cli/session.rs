@@ -68,6 +68,12 @@ impl Session {
         Ok(self.connection.insert(connection))
     }
 
+    /// Whether a command of the tool's own would go unnoticed: there is a connection, and no
+    /// transaction that would queue the command.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.connection.is_some() && !self.in_transaction
+    }
+
     /// Gives the connection away, made first if there is none.
     pub(crate) fn take_connection(&mut self) -> Result<Connection, Error> {
         match self.connection.take() {
@@ -188,6 +194,11 @@ impl Session {
             }
             _ => {}
         }
+    }
+
+    /// Reads the further replies of a command that has several.
+    pub(crate) fn read_more(&mut self) -> Result<Reply, Error> {
+        self.connected()?.read_reply()
     }
 
     /// Sends one command and hands every message that follows to `each`, until the connection

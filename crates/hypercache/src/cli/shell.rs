@@ -57,7 +57,8 @@ pub(crate) struct Shell {
     pub(crate) printer: Printer,
     pub(crate) interval: Duration,
     pub(crate) interactive: bool,
-    pub(crate) hints: Vec<CommandHint>,
+    /// What is known about commands, once it has been asked for.
+    pub(crate) hints: Option<Vec<CommandHint>>,
     /// Whether any reply so far was an error.
     pub(crate) any_error: bool,
 }
@@ -110,6 +111,10 @@ impl Shell {
         if self.interactive && elapsed >= SLOW_REPLY {
             self.printer.text(&format!("({:.2}s)\n", elapsed.as_secs_f64()))?;
         }
+        for _ in 0..further_replies(arguments, &reply) {
+            let reply = self.session.read_more()?;
+            self.printer.reply(&reply)?;
+        }
         for push in self.session.take_pushes() {
             self.printer.reply(&push)?;
         }
@@ -148,13 +153,13 @@ impl Shell {
         Ok(self.show_notices()?)
     }
 
-    /// Fetches what is known about commands, unless that was done already.
+    /// Fetches what is known about commands, once, when that disturbs nothing.
     pub(crate) fn load_hints(&mut self) {
-        if !self.hints.is_empty() {
+        if self.hints.is_some() || !self.session.is_idle() {
             return;
         }
         if let Ok(connection) = self.session.connected() {
-            self.hints = hints::commands(connection);
+            self.hints = Some(hints::commands(connection));
         }
     }
 
@@ -164,14 +169,18 @@ impl Shell {
         if words.is_empty() {
             return Ok(self.printer.text(GENERAL_HELP)?);
         }
+        if !self.interactive {
+            self.session.connected()?;
+        }
         self.load_hints();
-        let Some((hint, _)) = hints::find(&self.hints, &words) else {
+        let hints = self.hints.as_deref().unwrap_or_default();
+        let Some((hint, _)) = hints::find(hints, &words) else {
             bail!("No help for '{}'; press TAB for the commands there are", words.join(" "));
         };
         let syntax = if hint.syntax.is_empty() { "" } else { &format!(" {}", hint.syntax) };
         let mut text = format!("\n  {}{syntax}\n  {}\n\n", hint.name, hint.summary);
         let prefix = format!("{} ", hint.name);
-        for sub in self.hints.iter().filter(|it| it.name.starts_with(&prefix)) {
+        for sub in hints.iter().filter(|it| it.name.starts_with(&prefix)) {
             text.push_str(&format!("  {} {}\n", sub.name, sub.syntax));
         }
         Ok(self.printer.text(&text)?)
@@ -203,6 +212,15 @@ fn take_repetitions(arguments: &mut Vec<Vec<u8>>) -> i64 {
 fn is_streaming(arguments: &[Vec<u8>]) -> bool {
     let name = arguments.first().map(|name| name.to_ascii_lowercase());
     matches!(name.as_deref(), Some(b"subscribe" | b"psubscribe" | b"ssubscribe" | b"monitor"))
+}
+
+/// How many replies follow the first: in RESP2, UNSUBSCRIBE has one for every channel named.
+fn further_replies(arguments: &[Vec<u8>], reply: &Reply) -> usize {
+    let name = arguments.first().map(|name| name.to_ascii_lowercase()).unwrap_or_default();
+    match reply {
+        Reply::Array(_) if name.ends_with(b"unsubscribe") => arguments.len().saturating_sub(2),
+        _ => 0,
+    }
 }
 
 /// Whether the reply to a command is text for people, which is never quoted.
@@ -240,6 +258,16 @@ mod tests {
         assert_eq!(repetitions("5"), (1, 1));
         assert_eq!(repetitions("-5 x"), (1, 2));
         assert_eq!(repetitions("incr 5"), (1, 2));
+    }
+
+    #[test]
+    fn every_channel_left_has_a_reply() {
+        let words = |line: &str| split_arguments(line.as_bytes()).unwrap();
+        let list = Reply::Array(vec![]);
+        assert_eq!(further_replies(&words("unsubscribe a b c"), &list), 2);
+        assert_eq!(further_replies(&words("PUNSUBSCRIBE"), &list), 0);
+        assert_eq!(further_replies(&words("unsubscribe a b"), &Reply::Push(vec![])), 0);
+        assert_eq!(further_replies(&words("mget a b c"), &list), 0);
     }
 
     #[test]
