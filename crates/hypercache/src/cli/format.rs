@@ -65,7 +65,7 @@ fn append_tty(reply: &Reply, indent: &str, out: &mut Vec<u8>) {
         }
         Reply::Array(items) => append_tty_items(items, ')', "array", indent, out),
         Reply::Set(items) => append_tty_items(items, '~', "set", indent, out),
-        Reply::Push(items) => append_tty_items(items, '>', "push", indent, out),
+        Reply::Push(items) => append_tty_items(items, ')', "push", indent, out),
         Reply::Map(pairs) => append_tty_map(pairs, indent, out),
     }
 }

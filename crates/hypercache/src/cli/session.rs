@@ -146,7 +146,8 @@ impl Session {
         match first {
             Err(error) if error.is_connection_lost() => {
                 self.disconnect();
-                if was_connected { self.attempt(arguments, asking) } else { Err(error) }
+                let may_repeat = was_connected && !is_shutdown(arguments);
+                if may_repeat { self.attempt(arguments, asking) } else { Err(error) }
             }
             other => other,
         }
@@ -221,6 +222,11 @@ impl Session {
             first = false;
         }
     }
+}
+
+/// Whether a command is answered by the end of the connection.
+pub(crate) fn is_shutdown(arguments: &[Vec<u8>]) -> bool {
+    arguments.first().is_some_and(|name| name.eq_ignore_ascii_case(b"shutdown"))
 }
 
 /// Turns a refusal by the server into a notice; the session goes on, as with `redis-cli`.
@@ -322,6 +328,17 @@ mod tests {
         let reply = session.execute(&arguments("PING")).unwrap();
         assert_eq!(reply, Reply::Simple(b"PONG".to_vec()));
         assert_eq!(server.join().unwrap(), ["SELECT", "SELECT", "PING"]);
+    }
+
+    #[test]
+    fn shutdown_is_never_sent_to_the_next_server() {
+        let (address, server) = scripted(vec![vec!["+PONG\r\n".to_string()], vec![]]);
+        let mut session = session(address, false);
+        session.execute(&arguments("PING")).unwrap();
+        assert!(session.execute(&arguments("Shutdown NOSAVE")).is_err());
+        assert_eq!(session.prompt(), "not connected> ");
+        drop(session.connected());
+        assert_eq!(server.join().unwrap(), ["PING"]);
     }
 
     #[test]

@@ -4,10 +4,10 @@
 use super::format::Format;
 use super::hints::{self, CommandHint};
 use super::quoting::split_arguments;
-use super::session::Session;
+use super::session::{Session, is_shutdown};
 use crate::clock;
 use anyhow::bail;
-use hypercache_client::{Address, Reply};
+use hypercache_client::{Address, Error, Reply};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -102,7 +102,11 @@ impl Shell {
         let started = clock::now();
         let result = self.session.execute(arguments);
         self.show_notices()?;
-        let reply = result?;
+        let reply = match result {
+            // The server has no other way to say that it did as it was told.
+            Err(Error::Closed) if is_shutdown(arguments) => return Ok(()),
+            other => other?,
+        };
         let elapsed = started.elapsed();
         match reply.as_bytes() {
             Some(text) if is_report(arguments) && !reply.is_error() => write_out(text)?,
