@@ -1,24 +1,61 @@
-//! The hypercache binary.
+//! The hypercache binary: the server by default, and the tools around it as subcommands.
 #![forbid(unsafe_code)]
 
-use hypercache_commands::config::Config;
+mod bench;
+mod cli;
+mod serve;
+
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const HELP: &str = "\
+A distributed cache that speaks Redis.
+
+Usage:
+  hypercache [serve] [CONFIG-FILE] [--name value ...]   start the server
+  hypercache cli [OPTIONS] [COMMAND ...]                talk to a server
+  hypercache bench [OPTIONS]                            measure a server
+  hypercache docs commands|config|errors                print the reference
+
+Settings are those of docs/config.md: a redis.conf line `name value` is the flag `--name value` and
+the environment variable HYPERCACHE_NAME. `hypercache cli --help` and `hypercache bench --help` say
+more about the tools.
+";
+
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let mut config = Config::default();
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    for pair in args.chunks(2) {
-        config.set_at_start(pair[0].trim_start_matches('-'), &pair[1]).expect("flag");
-    }
-    match hypercache_server::serve(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
+    dispatch().unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::FAILURE
+    })
+}
+
+fn dispatch() -> anyhow::Result<ExitCode> {
+    let args = std::env::args_os().skip(1).map(|word| word.into_string());
+    let Ok(args) = args.collect::<Result<Vec<String>, _>>() else {
+        anyhow::bail!("the arguments must be UTF-8; other bytes can go through standard input");
+    };
+    match args.first().map(String::as_str) {
+        Some("cli") => cli::run(&args[1..]),
+        Some("bench") => bench::run(&args[1..]),
+        Some("docs") => serve::print_reference(&args[1..]),
+        Some("serve") => serve::run(&args[1..]),
+        Some("help" | "--help" | "-h") => print(HELP),
+        Some("version" | "--version" | "-v" | "-V") => {
+            print(&format!("hypercache {}\n", env!("CARGO_PKG_VERSION")))
         }
+        _ => serve::run(&args),
     }
+}
+
+#[allow(clippy::print_stdout, reason = "the user asked for this text")]
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    print!("{text}");
+    Ok(ExitCode::SUCCESS)
+}
+
+#[allow(clippy::print_stderr, reason = "this is where a command-line tool reports its failure")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("hypercache: {error:#}");
 }
