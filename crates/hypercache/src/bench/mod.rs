@@ -171,7 +171,7 @@ impl Bench {
         time: std::time::Duration,
     ) -> anyhow::Result<Window> {
         let bar = self.bar(what, time.as_millis() as u64);
-        let start = crate::clock::instant();
+        let start = hypercache_stdx::clock::instant();
         fleet.run(Length::Time(time), |_| bar.set_position(start.elapsed().as_millis() as u64))
     }
 
