@@ -110,29 +110,65 @@ impl Default for Timer {
     }
 }
 
-/// Runs one request of a connection and appends the reply to `out`.
-#[inline]
-pub fn execute(
-    shared: &Shared,
-    worker: &mut Worker,
-    session: &mut Session,
-    timer: &mut Timer,
-    request: &Request<'_>,
-    out: &mut Output,
-) {
-    let mark = out.mark();
-    let result = match resolve(request) {
-        Ok(entry) => checked(shared, worker, session, timer, request, entry, out),
-        Err(text) => {
-            refuse(worker, session, out, &text);
-            Ok(())
-        }
-    };
-    if let Err(error) = result {
-        refuse(worker, session, out, error.text().as_bytes());
+/// Runs requests of one connection. Made once for those of a turn.
+#[derive(Debug)]
+pub struct Executor<'a> {
+    cx: Cx<'a>,
+    timer: &'a mut Timer,
+}
+
+impl<'a> Executor<'a> {
+    /// An executor for a connection whose replies go to `out`.
+    #[inline]
+    pub fn new(
+        shared: &'a Shared,
+        worker: &'a mut Worker,
+        session: &'a mut Session,
+        timer: &'a mut Timer,
+        out: &'a mut Output,
+    ) -> Self {
+        let stats = &shared.stats[worker.id];
+        let keys = Held::new(&shared.keyspace, stats, session.db, worker.now_ms);
+        let reply = Reply::new(out, session.version);
+        let entry = crate::table::unknown();
+        Executor { cx: Cx { shared, worker, session, keys, reply, entry }, timer }
     }
-    if session.reply_mode != ReplyMode::On {
-        finish_reply_mode(session, out, mark);
+
+    /// The connection's session.
+    #[inline]
+    #[must_use]
+    pub fn session(&mut self) -> &mut Session {
+        self.cx.session
+    }
+
+    /// Answers what is no request with an error, after which the connection closes.
+    #[cold]
+    pub fn fail(&mut self, text: &str) {
+        self.cx.reply.error(text.as_bytes());
+        self.cx.worker.stats.error_replies.add(1);
+        self.cx.session.is_closing = true;
+    }
+
+    /// Runs one request and appends the reply.
+    #[inline]
+    pub fn execute(&mut self, request: &Request<'_>) {
+        let mark = self.cx.reply.output().mark();
+        let result = match resolve(request) {
+            Ok(entry) => checked(&mut self.cx, self.timer, request, entry),
+            Err(text) => {
+                refuse(&mut self.cx, &text);
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            refuse(&mut self.cx, error.text().as_bytes());
+        }
+        if self.cx.session.reply_mode != ReplyMode::On {
+            finish_reply_mode(self.cx.session, self.cx.reply.output(), mark);
+        }
+        // SELECT, HELLO and RESET change these for what follows.
+        self.cx.keys.db = self.cx.session.db;
+        self.cx.reply.set_version(self.cx.session.version);
     }
 }
 
@@ -151,10 +187,10 @@ fn finish_reply_mode(session: &mut Session, out: &mut Output, mark: (usize, usiz
 
 /// Answers a request that did not run; a transaction that is being queued will not run either.
 #[cold]
-fn refuse(worker: &Worker, session: &mut Session, out: &mut Output, text: &[u8]) {
-    Reply::new(out, session.version).error(text);
-    worker.stats.error_replies.add(1);
-    if let Some(multi) = &mut session.multi {
+fn refuse(cx: &mut Cx<'_>, text: &[u8]) {
+    cx.reply.error(text);
+    cx.worker.stats.error_replies.add(1);
+    if let Some(multi) = &mut cx.session.multi {
         multi.is_aborted = true;
     }
 }
@@ -210,80 +246,81 @@ fn unknown_subcommand(container: &Entry, name: &[u8]) -> Vec<u8> {
 /// The checks that need state, in Redis' order; then the command, or its place in the queue.
 #[inline]
 fn checked(
-    shared: &Shared,
-    worker: &mut Worker,
-    session: &mut Session,
+    cx: &mut Cx<'_>,
     timer: &mut Timer,
     request: &Request<'_>,
     entry: &'static Entry,
-    out: &mut Output,
 ) -> Outcome {
     let flags = entry.row.flags;
-    let reject = |worker: &Worker, error| {
-        worker.stats.commands[entry.id].rejected.add(1);
-        Err(error)
-    };
-    if !session.is_authenticated && !flags.has(Flags::NO_AUTH) {
-        return reject(worker, ReplyError::NoAuth);
+    if !cx.session.is_authenticated && !flags.has(Flags::NO_AUTH) {
+        return reject(cx, entry, ReplyError::NoAuth);
     }
-    if flags.has(Flags::DENY_OOM) && !make_room(shared, worker) {
-        return reject(worker, ReplyError::OutOfMemory);
+    if flags.has(Flags::DENY_OOM) && !make_room(cx.shared, cx.worker) {
+        return reject(cx, entry, ReplyError::OutOfMemory);
     }
-    if session.subscriptions.is_some() && !crate::pubsub::is_allowed(session, entry) {
-        let text = crate::pubsub::refusal(entry);
-        refuse(worker, session, out, text.as_bytes());
-        return reject(worker, ReplyError::Written).or(Ok(()));
+    if (cx.session.subscriptions.is_some() || cx.session.multi.is_some())
+        && let Some(outcome) = in_special_state(cx, request, entry)
+    {
+        return outcome;
     }
-    if session.multi.is_some() && !crate::transaction::runs_at_once(entry) {
-        if flags.has(Flags::NO_MULTI) {
-            return reject(
-                worker,
-                ReplyError::Text("ERR Command not allowed inside a transaction"),
-            );
-        }
-        crate::transaction::queue(session, entry, request.args);
-        Reply::new(out, session.version).simple("QUEUED");
-        return Ok(());
+    if cx.shared.monitor_count.load(Relaxed) > 0 && !flags.has(Flags::SKIP_MONITOR) {
+        crate::server::feed_monitors(cx.shared, cx.session, request.args);
     }
-    if shared.monitor_count.load(Relaxed) > 0 && !flags.has(Flags::SKIP_MONITOR) {
-        crate::server::feed_monitors(shared, session, request.args);
-    }
-    timed(shared, worker, session, timer, request, entry, out);
+    timed(cx, timer, request, entry);
     Ok(())
+}
+
+#[cold]
+fn reject(cx: &mut Cx<'_>, entry: &Entry, error: ReplyError) -> Outcome {
+    cx.worker.stats.commands[entry.id].rejected.add(1);
+    Err(error)
+}
+
+/// What happens to a command of a client that subscribed or queues a transaction; `None` when it
+/// runs as usual.
+#[cold]
+fn in_special_state(
+    cx: &mut Cx<'_>,
+    request: &Request<'_>,
+    entry: &'static Entry,
+) -> Option<Outcome> {
+    if cx.session.subscriptions.is_some() && !crate::pubsub::is_allowed(cx.session, entry) {
+        refuse(cx, crate::pubsub::refusal(entry).as_bytes());
+        cx.worker.stats.commands[entry.id].rejected.add(1);
+        return Some(Ok(()));
+    }
+    if cx.session.multi.is_none() || crate::transaction::runs_at_once(entry) {
+        return None;
+    }
+    if entry.row.flags.has(Flags::NO_MULTI) {
+        let error = ReplyError::Text("ERR Command not allowed inside a transaction");
+        return Some(reject(cx, entry, error));
+    }
+    crate::transaction::queue(cx.session, entry, request.args);
+    cx.reply.simple("QUEUED");
+    Some(Ok(()))
 }
 
 /// Runs the command and counts it and its time.
 #[inline]
-fn timed(
-    shared: &Shared,
-    worker: &mut Worker,
-    session: &mut Session,
-    timer: &mut Timer,
-    request: &Request<'_>,
-    entry: &'static Entry,
-    out: &mut Output,
-) {
+fn timed(cx: &mut Cx<'_>, timer: &mut Timer, request: &Request<'_>, entry: &'static Entry) {
     let is_timed = timer.times_each || !entry.row.flags.has(Flags::FAST);
     if is_timed {
-        timer.end(worker);
+        timer.end(cx.worker);
     }
-    session.client.last_command.store(entry.id as u16 + 1, Relaxed);
-    let mut keys = Held::new(&shared.keyspace, &shared.stats[worker.id], session.db, worker.now_ms);
-    hold(&mut keys, shared, request, entry);
-    let reply = Reply::new(out, session.version);
-    let mut cx = Cx { shared, worker, session, keys, reply, entry };
-    let failed = run(&mut cx, request.args);
-    release(shared, &mut cx.keys);
-    let Cx { worker, session, .. } = cx;
+    cx.session.client.last_command.store(entry.id as u16 + 1, Relaxed);
+    hold(&mut cx.keys, cx.shared, request, entry);
+    cx.entry = entry;
+    let failed = run(cx, request.args);
+    release(cx.shared, &mut cx.keys);
     if !is_timed {
-        timer.note(entry.id, failed);
-        return;
+        return timer.note(entry.id, failed);
     }
     let now = clock::mono_ns();
     let nanos = now - timer.last_ns;
     timer.last_ns = now;
-    worker.stats.count_commands(entry.id, 1, nanos, u64::from(failed));
-    note_slow(shared, &*session, entry, request.args, nanos);
+    cx.worker.stats.count_commands(entry.id, 1, nanos, u64::from(failed));
+    note_slow(cx.shared, cx.session, entry, request.args, nanos);
 }
 
 /// Calls the command's function; writes the error if it returned one. Returns whether it failed.

@@ -287,20 +287,15 @@ pub struct Located {
     pub hash: u64,
 }
 
-/// The partitions that a command holds, in ascending order.
-#[derive(Debug)]
-enum Held<'a> {
-    None,
-    One(u16, MutexGuard<'a, Shard>),
-    Many(Vec<(u16, MutexGuard<'a, Shard>)>),
-}
-
 /// What a command sees of the keyspace. See the module's text.
 #[derive(Debug)]
 pub struct Keys<'a> {
     keyspace: &'a Keyspace,
     stats: &'a WorkerStats,
-    held: Held<'a>,
+    /// The one partition that most commands hold, with its number.
+    one: Option<(u16, MutexGuard<'a, Shard>)>,
+    /// The partitions that others hold, in ascending order.
+    many: Vec<(u16, MutexGuard<'a, Shard>)>,
     /// The command's first key as dispatch located it, known again by its address.
     first: Option<(*const u8, usize, Located)>,
     /// The selected database.
@@ -319,15 +314,15 @@ impl<'a> Keys<'a> {
     #[must_use]
     pub fn new(keyspace: &'a Keyspace, stats: &'a WorkerStats, db: u8, now_ms: u64) -> Self {
         let now_s = (now_ms / 1000) as u32;
-        let (held, first) = (Held::None, None);
-        Keys { keyspace, stats, held, first, db, now_ms, now_s, touch: true }
+        let (one, many, first) = (None, Vec::new(), None);
+        Keys { keyspace, stats, one, many, first, db, now_ms, now_s, touch: true }
     }
 
     /// Locks the partition of one key that was located before.
     #[inline]
     pub fn hold_one(&mut self, key: &[u8], at: Located) {
         self.first = Some((key.as_ptr(), key.len(), at));
-        self.held = Held::One(at.partition, self.keyspace.lock(at.partition));
+        self.one = Some((at.partition, self.keyspace.lock(at.partition)));
     }
 
     /// Locks the partitions named, in ascending order whatever the order given.
@@ -335,7 +330,7 @@ impl<'a> Keys<'a> {
         partitions.sort_unstable();
         partitions.dedup();
         let lock = |&p: &u16| (p, self.keyspace.lock(p));
-        self.held = Held::Many(partitions.iter().map(lock).collect());
+        self.many = partitions.iter().map(lock).collect();
     }
 
     /// Locks all partitions.
@@ -346,27 +341,25 @@ impl<'a> Keys<'a> {
     /// Reports the bytes that changed, hands each new record to `notify`, and unlocks.
     #[inline]
     pub fn release(&mut self, notify: Option<&mut dyn FnMut(Effect<'_>)>) {
-        let mut delta = 0;
-        match (&mut self.held, notify) {
-            (Held::None, _) => {}
-            (Held::One(_, shard), None) => delta = shard.take_bytes_delta(),
-            (Held::Many(shards), None) => {
-                delta = shards.iter_mut().map(|(_, s)| s.take_bytes_delta()).sum();
-            }
-            (Held::One(_, shard), Some(notify)) => {
+        if let Some((_, mut shard)) = self.one.take() {
+            if let Some(notify) = notify {
                 shard.take_notifications(notify);
-                delta = shard.take_bytes_delta();
             }
-            (Held::Many(shards), Some(notify)) => {
-                for (_, shard) in shards {
-                    shard.take_notifications(notify);
-                    delta += shard.take_bytes_delta();
-                }
-            }
+            self.stats.add_bytes(shard.take_bytes_delta());
+        } else if !self.many.is_empty() {
+            self.release_many(notify);
         }
-        self.stats.add_bytes(delta);
-        self.held = Held::None;
         self.first = None;
+    }
+
+    fn release_many(&mut self, mut notify: Option<&mut dyn FnMut(Effect<'_>)>) {
+        for (_, shard) in &mut self.many {
+            if let Some(notify) = &mut notify {
+                shard.take_notifications(notify);
+            }
+            self.stats.add_bytes(shard.take_bytes_delta());
+        }
+        self.many = Vec::new();
     }
 
     #[inline]
@@ -387,13 +380,12 @@ impl<'a> Keys<'a> {
 
     #[inline]
     fn held_shard(&mut self, partition: u16) -> &mut Shard {
-        match &mut self.held {
-            Held::One(held, shard) if *held == partition => shard,
-            Held::Many(shards) => {
-                let at = shards.binary_search_by_key(&partition, |(p, _)| *p);
-                &mut shards[at.expect("a command touches declared keys only")].1
+        match &mut self.one {
+            Some((held, shard)) if *held == partition => shard,
+            _ => {
+                let at = self.many.binary_search_by_key(&partition, |(p, _)| *p);
+                &mut self.many[at.expect("a command touches declared keys only")].1
             }
-            _ => panic!("a command touches declared keys only"),
         }
     }
 
@@ -409,7 +401,7 @@ impl<'a> Keys<'a> {
 
     /// Calls `f` with one partition, locked if it is not held.
     pub fn with_shard<R>(&mut self, partition: u16, f: impl FnOnce(&mut Shard) -> R) -> R {
-        if let Held::Many(_) = self.held {
+        if !self.many.is_empty() {
             return f(self.held_shard(partition));
         }
         let mut shard = self.keyspace.lock(partition);

@@ -7,6 +7,7 @@
 use crate::context::Cx;
 use crate::error::Outcome;
 use hypercache_protocol::parse::Args;
+use hypercache_stdx::hash::load_short;
 use std::sync::OnceLock;
 
 /// A command's function: arguments in, reply written.
@@ -356,6 +357,8 @@ impl Table {
         let mut table = Table { entries: Vec::new(), buckets: Box::new([(0, None); BUCKETS]) };
         let mut next_id = 0;
         for row in FAMILIES.iter().copied().flatten() {
+            let is_letters = row.name.bytes().all(|b| b.is_ascii_uppercase());
+            assert!(row.name.len() > 8 || is_letters, "the lookup takes short names for letters");
             let entry = table.add(row, None, &mut next_id);
             let mut at = bucket_of(entry.row.name.as_bytes());
             while let Some(other) = table.buckets[at].1 {
@@ -393,8 +396,8 @@ impl Table {
         let word = folded_word(name);
         let mut at = bucket_of(name);
         while let (other, Some(entry)) = self.buckets[at] {
-            // Folding also maps some characters that are no letters onto letters.
-            if other == word && entry.row.name.as_bytes().eq_ignore_ascii_case(name) {
+            let is_short = name.len() == entry.row.name.len() && name.len() <= 8;
+            if other == word && (is_short || entry.row.name.as_bytes().eq_ignore_ascii_case(name)) {
                 return Some(entry);
             }
             at = (at + 1) % BUCKETS;
@@ -423,6 +426,14 @@ impl Table {
     }
 }
 
+/// An entry that stands for no command, before the first one ran.
+#[must_use]
+pub fn unknown() -> &'static Entry {
+    static UNKNOWN: Entry =
+        Entry { id: 0, row: &Command::DEFAULT, full_name: String::new(), subcommands: Vec::new() };
+    &UNKNOWN
+}
+
 impl Entry {
     /// The subcommand of that name in any case.
     #[must_use]
@@ -432,14 +443,11 @@ impl Entry {
     }
 }
 
-/// The first eight bytes with letters in upper case.
+/// The first eight bytes with letters in upper case. For a name of letters this is one-to-one:
+/// only a letter folds onto a letter.
 #[inline]
 fn folded_word(name: &[u8]) -> u64 {
-    let mut word = 0;
-    for &byte in name.iter().take(8) {
-        word = word << 8 | u64::from(byte & 0xdf);
-    }
-    word
+    load_short(&name[..name.len().min(8)]) & 0xdfdf_dfdf_dfdf_dfdf
 }
 
 /// A multiplicative hash of the first eight letters without case, the last one, and the length.

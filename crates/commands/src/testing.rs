@@ -3,7 +3,7 @@
 use crate::client::Client;
 use crate::config::Config;
 use crate::context::Worker;
-use crate::dispatch::{Request, Timer, execute};
+use crate::dispatch::{Executor, Request, Timer};
 use crate::session::Session;
 use crate::shared::Shared;
 use hypercache_protocol::parse::{OwnedArgs, split_words};
@@ -56,7 +56,7 @@ impl Harness {
         let mut out = Output::default();
         self.timer.begin(&self.shared);
         let Harness { shared, worker, session, timer } = self;
-        execute(shared, worker, session, timer, &request, &mut out);
+        Executor::new(shared, worker, session, timer, &mut out).execute(&request);
         timer.end(worker);
         flatten(&out)
     }

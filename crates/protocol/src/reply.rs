@@ -95,6 +95,12 @@ impl<'a> Reply<'a> {
         self.version
     }
 
+    /// Chooses the protocol version of what follows.
+    #[inline]
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+    }
+
     /// The output, for what is already encoded.
     pub fn output(&mut self) -> &mut Output {
         self.out

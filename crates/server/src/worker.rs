@@ -11,7 +11,7 @@ use crate::listen::tune;
 use hypercache_commands::client::{Client, ClientFlags};
 use hypercache_commands::clients::is_paused;
 use hypercache_commands::context::Worker as CommandWorker;
-use hypercache_commands::dispatch::{Request, Timer, execute};
+use hypercache_commands::dispatch::{Executor, Request, Timer};
 use hypercache_commands::keyspace::{Located, PARTITIONS};
 use hypercache_commands::pubsub::write_push;
 use hypercache_commands::shared::Message;
@@ -320,8 +320,8 @@ impl<D: Driver> Worker<D> {
                     bucket.prefetch_entry(at.hash);
                 }
             }
-            for parsed in &window.parsed {
-                self.execute_one(&mut feeds, parsed, &window);
+            for run in window.parsed.chunk_by(|a, b| a.feed == b.feed) {
+                self.execute_run(&mut feeds[run[0].feed as usize], run, &window);
             }
             window.parsed.clear();
             window.ranges.clear();
@@ -350,16 +350,16 @@ impl<D: Driver> Worker<D> {
                 authenticated: connection.session.is_authenticated,
             };
             let db = connection.session.db;
+            let bytes = match &feed.source {
+                Source::Chunk(chunk) => self.driver.bytes(*chunk),
+                Source::Owned(bytes) => &bytes[..],
+            };
             while !feed.is_stopped {
                 if list.len() == WINDOW {
                     return;
                 }
                 let first_range = ranges.len();
                 ranges.append(&mut feed.args);
-                let bytes = match &feed.source {
-                    Source::Chunk(chunk) => self.driver.bytes(*chunk),
-                    Source::Owned(bytes) => &bytes[..],
-                };
                 let completes = feed.supplied.take().map(|mut value| {
                     value.truncate(value.len() - 2);
                     feed.parser.supply_bulk(value, ranges)
@@ -409,48 +409,54 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn execute_one(&mut self, feeds: &mut [Feed], parsed: &Parsed, window: &Window) {
-        let feed = &mut feeds[parsed.feed as usize];
+    /// Executes requests of one connection.
+    fn execute_run(&mut self, feed: &mut Feed, run: &[Parsed], window: &Window) {
         if feed.is_stopped {
             return;
         }
         let Some(connection) = self.connections.get(feed.token) else { return };
-        let mut out = match connection.out.take() {
-            Some(out) => out,
-            None => self.pool.pop().unwrap_or_default(),
-        };
         if !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(feed.token);
             let now_s = (self.commands.now_ms / 1000) as u32;
             connection.session.client.active_s.store(now_s, Relaxed);
         }
+        let mut out = match connection.out.take() {
+            Some(out) => out,
+            None => self.pool.pop().unwrap_or_default(),
+        };
+        let bytes = match &feed.source {
+            Source::Chunk(chunk) => self.driver.bytes(*chunk),
+            Source::Owned(bytes) => &bytes[..],
+        };
+        let now_ms = self.commands.now_ms;
         let session = &mut connection.session;
-        if let Some(error) = parsed.error {
-            let text = format!("ERR Protocol error: {}", error.text());
-            Reply::new(&mut out, session.version).error(text.as_bytes());
-            session.is_closing = true;
-        } else if self.shared.pause.until_ms.load(Relaxed) != 0
-            && is_paused(&self.shared, self.commands.now_ms, parsed.entry, session)
-        {
-            connection.is_paused = true;
-            connection.out = Some(out);
-            feed.is_stopped = true;
-            return;
-        } else {
-            let bytes = match &feed.source {
-                Source::Chunk(chunk) => self.driver.bytes(*chunk),
-                Source::Owned(bytes) => &bytes[..],
-            };
-            let first = parsed.first_range as usize;
-            let ranges = &window.ranges[first..first + parsed.ranges as usize];
-            let args = Args::new(bytes, ranges, window.owned(parsed));
-            let request = Request { args, entry: parsed.entry, first_key: parsed.located };
-            let Worker { shared, commands, timer, .. } = self;
-            execute(shared, commands, session, timer, &request, &mut out);
+        let mut executor =
+            Executor::new(&self.shared, &mut self.commands, session, &mut self.timer, &mut out);
+        for parsed in run {
+            if let Some(error) = parsed.error {
+                executor.fail(&format!("ERR Protocol error: {}", error.text()));
+            } else {
+                if self.shared.pause.until_ms.load(Relaxed) != 0
+                    && is_paused(&self.shared, now_ms, parsed.entry, executor.session())
+                {
+                    connection.is_paused = true;
+                    feed.is_stopped = true;
+                    break;
+                }
+                let first = parsed.first_range as usize;
+                let ranges = &window.ranges[first..first + parsed.ranges as usize];
+                let args = Args::new(bytes, ranges, window.owned(parsed));
+                let request = Request { args, entry: parsed.entry, first_key: parsed.located };
+                executor.execute(&request);
+            }
+            feed.done = parsed.end as usize;
+            if executor.session().is_closing {
+                feed.is_stopped = true;
+                break;
+            }
         }
-        feed.done = parsed.end as usize;
-        feed.is_stopped = connection.session.is_closing;
+        drop(executor);
         connection.out = Some(out);
     }
 

@@ -1,15 +1,15 @@
-//! The keyed hash of keys.
+//! The keyed hash of keys. Hot path.
 //!
 //! Clients choose the keys and can watch iteration order through SCAN, so the hash must be safe
-//! against an attacker who adapts: SipHash-1-3 under a secret of the process. It costs some 6 ns
-//! for a 16-byte key, about 5 ns more than the fast hashes that exclude this attacker.
-
-use siphasher::sip::SipHasher13;
+//! against an attacker who adapts: SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input
+//! PRF", 2012, with the rounds that Rust's own maps use) under a secret of the process. Written out
+//! for whole slices: about 100 instructions for a 16-byte key, two thirds of what a streaming
+//! implementation takes.
 
 /// A 64-bit keyed hash function. Copies share the key.
 #[derive(Clone, Copy)]
 pub struct KeyHasher {
-    sip: SipHasher13,
+    secret: (u64, u64),
 }
 
 impl std::fmt::Debug for KeyHasher {
@@ -18,17 +18,107 @@ impl std::fmt::Debug for KeyHasher {
     }
 }
 
+struct State {
+    v0: u64,
+    v1: u64,
+    v2: u64,
+    v3: u64,
+}
+
+impl State {
+    #[inline]
+    fn round(&mut self) {
+        self.v0 = self.v0.wrapping_add(self.v1);
+        self.v2 = self.v2.wrapping_add(self.v3);
+        self.v1 = self.v1.rotate_left(13) ^ self.v0;
+        self.v3 = self.v3.rotate_left(16) ^ self.v2;
+        self.v0 = self.v0.rotate_left(32);
+        self.v2 = self.v2.wrapping_add(self.v1);
+        self.v0 = self.v0.wrapping_add(self.v3);
+        self.v1 = self.v1.rotate_left(17) ^ self.v2;
+        self.v3 = self.v3.rotate_left(21) ^ self.v0;
+        self.v2 = self.v2.rotate_left(32);
+    }
+
+    #[inline]
+    fn absorb(&mut self, word: u64) {
+        self.v3 ^= word;
+        self.round();
+        self.v0 ^= word;
+    }
+}
+
 impl KeyHasher {
     /// A hasher under the given 128-bit secret.
     #[must_use]
     pub fn new(secret: (u64, u64)) -> Self {
-        KeyHasher { sip: SipHasher13::new_with_keys(secret.0, secret.1) }
+        KeyHasher { secret }
     }
 
     /// The hash of one key.
     #[inline]
     #[must_use]
     pub fn hash(&self, key: &[u8]) -> u64 {
-        self.sip.hash(key)
+        let (k0, k1) = self.secret;
+        let mut state = State {
+            v0: k0 ^ 0x736f_6d65_7073_6575,
+            v1: k1 ^ 0x646f_7261_6e64_6f6d,
+            v2: k0 ^ 0x6c79_6765_6e65_7261,
+            v3: k1 ^ 0x7465_6462_7974_6573,
+        };
+        let (words, rest) = key.as_chunks::<8>();
+        for word in words {
+            state.absorb(u64::from_le_bytes(*word));
+        }
+        state.absorb((key.len() as u64) << 56 | load_short(rest));
+        state.v2 ^= 0xff;
+        state.round();
+        state.round();
+        state.round();
+        state.v0 ^ state.v1 ^ state.v2 ^ state.v3
+    }
+}
+
+/// Up to eight bytes as a little-endian number, by at most two overlapping loads.
+#[inline]
+#[must_use]
+pub fn load_short(bytes: &[u8]) -> u64 {
+    if let (Some(low), Some(high)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let shift = 8 * (bytes.len() as u32 - 4);
+        let high = u64::from(u32::from_le_bytes(*high)).unbounded_shl(shift);
+        return u64::from(u32::from_le_bytes(*low)) | high;
+    }
+    if let (Some(low), Some(high)) = (bytes.first_chunk::<2>(), bytes.last_chunk::<2>()) {
+        let shift = 8 * (bytes.len() as u32 - 2);
+        return u64::from(u16::from_le_bytes(*low)) | u64::from(u16::from_le_bytes(*high)) << shift;
+    }
+    bytes.first().map_or(0, |&byte| u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use siphasher::sip::SipHasher13;
+
+    #[test]
+    fn equals_the_reference_at_every_length() {
+        let bytes: Vec<u8> = (0..200u8).map(|i| i.wrapping_mul(61) ^ 0x33).collect();
+        let secret = (0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);
+        let (ours, reference) =
+            (KeyHasher::new(secret), SipHasher13::new_with_keys(secret.0, secret.1));
+        for len in 0..bytes.len() {
+            let key = &bytes[..len];
+            assert_eq!(ours.hash(key), reference.hash(key), "length {len}");
+        }
+    }
+
+    #[test]
+    fn short_loads_are_little_endian() {
+        for len in 0..=8usize {
+            let bytes: Vec<u8> = (1..=len as u8).collect();
+            let mut word = [0; 8];
+            word[..len].copy_from_slice(&bytes);
+            assert_eq!(load_short(&bytes), u64::from_le_bytes(word), "length {len}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The hash table: 64-byte buckets of eight tagged pointers, grown one bucket at a time.
 //! One of the three rooms where `unsafe` lives. Hot path.
 //!
-//! **Shape.** A bucket is one cache line of eight words: 16 bits of the key's hash as a tag, 48
-//! bits of entry address. A lookup reads the bucket's line and, one time in 8000 aside, only the
+//! **Shape.** A bucket is one cache line of eight words: 15 bits of the key's hash as a tag, 48
+//! bits of entry address. A lookup reads the bucket's line and, one time in 4000 aside, only the
 //! right entry. When a bucket is full, its last word becomes a link to an overflow bucket.
 //!
 //! **Growth.** Linear hashing with partial expansions (Larson, "Linear hashing with partial
@@ -31,7 +31,7 @@
 
 use crate::mem::entry::{EntryPtr, OwnedEntry};
 use crate::mem::pool::{self, Bucket, WORDS};
-use hypercache_stdx::hash::KeyHasher;
+use hypercache_stdx::hash::{KeyHasher, load_short};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 
@@ -212,7 +212,7 @@ impl BucketHint {
         let tag = tag_of(hash);
         for word in &self.0.words {
             let word = word.load(Relaxed);
-            if word & !ADDRESS == tag && word != 0 {
+            if word & !ADDRESS == tag {
                 // The address is only computed with, never followed: the entry may be gone.
                 let line = (word & ADDRESS) as *const u8;
                 prefetch(line);
@@ -262,9 +262,11 @@ fn prefetch(line: *const u8) {
     let _no_portable_prefetch = line;
 }
 
+/// The tag of a hash: 15 of its bits and one that is set, so that neither an empty word nor a link
+/// looks like a match.
 #[inline]
 fn tag_of(hash: u64) -> u64 {
-    hash & !ADDRESS
+    (hash & !ADDRESS) | 1 << 48
 }
 
 /// Cores are never freed: a table that is dropped leaves its core for the next one.
@@ -344,11 +346,11 @@ impl Table {
         loop {
             for word in &bucket.words {
                 let value = word.load(Relaxed);
-                if value & !ADDRESS != tag || value == 0 || value & LINK != 0 {
+                if value & !ADDRESS != tag {
                     continue;
                 }
                 let place = Place(word);
-                if place.entry().key() == key {
+                if is_same(place.entry().key(), key) {
                     return Some(place);
                 }
             }
@@ -547,7 +549,7 @@ impl Table {
         while let Some(here) = bucket {
             for word in &here.words {
                 let value = word.load(Relaxed);
-                if value & !ADDRESS == tag_of(hash) && value != 0 && value & LINK == 0 {
+                if value & !ADDRESS == tag_of(hash) {
                     found.push(Place(word));
                 }
             }
@@ -592,6 +594,23 @@ impl Drop for Table {
         self.core.shape.store(Shape::EMPTY.pack(), Relaxed);
         SPARE_CORES.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(self.core);
     }
+}
+
+/// Whether two keys are equal, in words: most are too short for a library call to pay.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    if a.len() < 8 {
+        return load_short(a) == load_short(b);
+    }
+    if a.len() > 64 {
+        return a == b;
+    }
+    let (words_a, words_b) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    let is_start_same = words_a.iter().zip(words_b).all(|(x, y)| x == y);
+    is_start_same && a.last_chunk::<8>() == b.last_chunk::<8>()
 }
 
 #[inline]
