@@ -1,5 +1,258 @@
-//! Whole databases: DBSIZE, FLUSHALL, FLUSHDB, KEYS, SCAN, SWAPDB, ...
+//! Commands that work on whole databases.
 
-use crate::table::Command;
+use crate::context::Cx;
+use crate::error::{Outcome, ReplyError};
+use crate::keyspace::{DATABASES, PARTITIONS};
+use crate::table::{Acl, Command, Flags, Group, Keys};
+use hypercache_protocol::parse::Args;
+use hypercache_stdx::glob::glob_match;
+use hypercache_stdx::number;
 
-pub(crate) const COMMANDS: &[Command] = &[];
+const BASE: Command = Command { group: Group::Server, acl: Acl::KEYSPACE, ..Command::DEFAULT };
+const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
+const CHANGE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
+
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        name: "DBSIZE",
+        arity: 1,
+        keys: Keys::Each,
+        flags: READ_FAST,
+        run: dbsize,
+        summary: "Number of keys in the selected database.",
+        syntax: "",
+        examples: "> MSET a 1 b 2\nOK\n> DBSIZE\n(integer) 2",
+        ..BASE
+    },
+    Command {
+        name: "KEYS",
+        group: Group::Generic,
+        acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
+        arity: 2,
+        keys: Keys::Each,
+        flags: Flags::READONLY,
+        run: keys_command,
+        summary: "All keys that match a pattern. Visits every key: for debugging.",
+        complexity: "O(N) in the number of keys in the database",
+        syntax: "pattern",
+        examples: "> SET abc 1\nOK\n> KEYS a*\n1) \"abc\"\n> KEYS x*\n(empty array)",
+        ..BASE
+    },
+    Command {
+        name: "SCAN",
+        group: Group::Generic,
+        since: "2.8.0",
+        arity: -2,
+        keys: Keys::Each,
+        flags: Flags::READONLY,
+        run: scan,
+        summary: "Walks the keys, some at a time: until the cursor is 0 again.",
+        complexity: "O(1) for each call, O(N) for a whole walk",
+        syntax: "cursor [MATCH pattern] [COUNT count] [TYPE type]",
+        examples: "> SET a 1\nOK\n> SCAN 0\n1) \"0\"\n2) 1) \"a\"\n> SCAN x\n(error) ERR invalid cursor",
+        ..BASE
+    },
+    Command {
+        name: "FLUSHDB",
+        acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
+        arity: -1,
+        keys: Keys::All,
+        flags: Flags::WRITE,
+        run: flushdb,
+        summary: "Empties the selected database.",
+        complexity: "O(1); freeing is O(N), in the background with ASYNC",
+        syntax: "[ASYNC | SYNC]",
+        examples: "> SET a 1\nOK\n> FLUSHDB\nOK\n> DBSIZE\n(integer) 0",
+        ..BASE
+    },
+    Command {
+        name: "FLUSHALL",
+        acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
+        arity: -1,
+        keys: Keys::All,
+        flags: Flags::WRITE,
+        run: flushall,
+        summary: "Empties all databases.",
+        complexity: "O(1); freeing is O(N), in the background with ASYNC",
+        syntax: "[ASYNC | SYNC]",
+        examples: "> SET a 1\nOK\n> FLUSHALL SYNC\nOK\n> DBSIZE\n(integer) 0",
+        ..BASE
+    },
+    Command {
+        name: "SWAPDB",
+        acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
+        since: "4.0.0",
+        arity: 3,
+        keys: Keys::All,
+        flags: CHANGE_FAST,
+        run: swapdb,
+        summary: "Exchanges two databases.",
+        complexity: "O(1)",
+        syntax: "index1 index2",
+        examples: "> SET a 1\nOK\n> SWAPDB 0 1\nOK\n> EXISTS a\n(integer) 0",
+        ..BASE
+    },
+];
+
+fn dbsize(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+    let (keys, _) = cx.keys.count(cx.keys.db);
+    cx.reply.int(keys as i64);
+    Ok(())
+}
+
+fn keys_command(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let (db, now_ms, pattern) = (cx.keys.db, cx.keys.now_ms, args.get(1));
+    let takes_all = pattern == b"*";
+    let mut found = 0usize;
+    let mut list = hypercache_protocol::reply::Output::default();
+    let version = cx.reply.version();
+    let mut reply = hypercache_protocol::reply::Reply::new(&mut list, version);
+    cx.keys.each_shard(|_, shard| {
+        if let Some(db) = shard.db(db) {
+            db.for_each(|entry| {
+                let matches = takes_all || glob_match(pattern, entry.key(), false);
+                if matches && !entry.is_expired(now_ms) {
+                    reply.bulk(entry.key());
+                    found += 1;
+                }
+            });
+        }
+        true
+    });
+    cx.reply.array(found);
+    cx.reply.output().append(&list);
+    Ok(())
+}
+
+/// Where a walk stands: a partition and a cursor within it, in one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cursor {
+    partition: u16,
+    inner: u32,
+}
+
+impl Cursor {
+    fn from_number(number: u64) -> Self {
+        let partition = (number % PARTITIONS as u64) as u16;
+        Cursor { partition, inner: (number / PARTITIONS as u64) as u32 }
+    }
+
+    fn to_number(self) -> u64 {
+        u64::from(self.inner) * PARTITIONS as u64 + u64::from(self.partition)
+    }
+
+    /// The place after this one; `None` at the end.
+    fn after(self, inner: u32) -> Option<Self> {
+        if inner != 0 {
+            return Some(Cursor { inner, ..self });
+        }
+        let partition = self.partition + 1;
+        ((partition as usize) < PARTITIONS).then_some(Cursor { partition, inner: 0 })
+    }
+}
+
+#[derive(Debug)]
+struct ScanOptions<'a> {
+    count: u64,
+    pattern: Option<&'a [u8]>,
+    /// Whether keys of the type asked for can exist.
+    type_exists: bool,
+}
+
+fn parse_scan(args: Args<'_>) -> Result<ScanOptions<'_>, ReplyError> {
+    let mut o = ScanOptions { count: 10, pattern: None, type_exists: true };
+    for i in (2..args.len()).step_by(2) {
+        let word = args.get(i).to_ascii_uppercase();
+        if i + 1 >= args.len() {
+            return Err(ReplyError::Syntax);
+        }
+        let value = args.get(i + 1);
+        match word.as_slice() {
+            b"COUNT" => {
+                let count = number::parse_i64(value).ok_or(ReplyError::NotAnInteger)?;
+                o.count = u64::try_from(count).ok().filter(|n| *n > 0).ok_or(ReplyError::Syntax)?;
+            }
+            b"MATCH" => o.pattern = (value != b"*").then_some(value),
+            b"TYPE" => o.type_exists = value.eq_ignore_ascii_case(b"string"),
+            _ => return Err(ReplyError::Syntax),
+        }
+    }
+    Ok(o)
+}
+
+/// A call looks at this many times as many buckets as keys are asked for, at most.
+const LOOKS_PER_KEY: u64 = 10;
+
+fn scan(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let start = number::parse_u64(args.get(1)).ok_or(ReplyError::Text("ERR invalid cursor"))?;
+    let options = parse_scan(args)?;
+    let (db, now_ms) = (cx.keys.db, cx.keys.now_ms);
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    let (mut seen, mut looks) = (0, options.count.saturating_mul(LOOKS_PER_KEY));
+    let mut at = Some(Cursor::from_number(start));
+    while let Some(cursor) = at
+        && seen < options.count
+        && looks > 0
+    {
+        let mut take = |entry: hypercache_store::EntryRef<'_>| {
+            seen += 1;
+            let key = entry.key();
+            let matches = options.pattern.is_none_or(|p| glob_match(p, key, false));
+            if matches && options.type_exists && !entry.is_expired(now_ms) {
+                found.push(key.to_vec());
+            }
+        };
+        let (inner, looked) = cx.keys.with_shard(cursor.partition, |shard| match shard.db(db) {
+            Some(db) if !db.is_empty() => (db.scan(cursor.inner, &mut take), 1),
+            _ => (0, 0),
+        });
+        looks -= looked;
+        at = cursor.after(inner);
+    }
+    cx.reply.array(2);
+    let next = at.map_or(0, Cursor::to_number);
+    cx.reply.bulk(itoa::Buffer::new().format(next).as_bytes());
+    cx.reply.array(found.len());
+    found.iter().for_each(|key| cx.reply.bulk(key));
+    Ok(())
+}
+
+fn flushdb(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    flush(cx, args, Some(cx.keys.db))
+}
+
+fn flushall(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    flush(cx, args, None)
+}
+
+fn flush(cx: &mut Cx<'_>, args: Args<'_>, only: Option<u8>) -> Outcome {
+    let in_background = match args.len() {
+        1 => cx.shared.config.is_on("lazyfree-lazy-user-flush"),
+        2 if args.get(1).eq_ignore_ascii_case(b"ASYNC") => true,
+        2 if args.get(1).eq_ignore_ascii_case(b"SYNC") => false,
+        _ => return Err(ReplyError::Syntax),
+    };
+    let flushed = cx.keys.flush(only);
+    if in_background {
+        crate::shared::free_in_background(Box::new(flushed));
+    } else {
+        drop(flushed);
+    }
+    cx.reply.ok();
+    Ok(())
+}
+
+fn swapdb(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let index = |i: usize| number::parse_i64(args.get(i)).filter(|n| i32::try_from(*n).is_ok());
+    let a = index(1).ok_or(ReplyError::Text("ERR invalid first DB index"))?;
+    let b = index(2).ok_or(ReplyError::Text("ERR invalid second DB index"))?;
+    let is_valid = |n: i64| (0..DATABASES as i64).contains(&n);
+    if !is_valid(a) || !is_valid(b) {
+        return Err(ReplyError::DbIndex);
+    }
+    if a != b {
+        cx.keys.swap_dbs(a as u8, b as u8);
+    }
+    cx.reply.ok();
+    Ok(())
+}

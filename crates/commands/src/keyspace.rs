@@ -435,6 +435,14 @@ impl<'a> Keys<'a> {
         shard.live(db, key, now_ms, None)
     }
 
+    /// Reads a key as [`Self::get`] does, but the read is no use of it.
+    pub fn look(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
+        let stats = self.stats;
+        let entry = self.peek(key);
+        stats.count_lookup(entry.is_some());
+        entry
+    }
+
     /// Whether the key is there.
     pub fn exists(&mut self, key: &[u8]) -> bool {
         self.peek(key).is_some()

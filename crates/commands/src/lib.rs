@@ -18,13 +18,16 @@ pub mod stats;
 pub mod table;
 pub mod testing;
 
+mod bitfield;
 mod bitmap;
 pub mod clients;
 mod connection;
+mod counter;
 mod database;
 mod debug;
 mod expire;
 mod generic;
+mod lcs;
 mod server;
 mod string;
 mod transaction;

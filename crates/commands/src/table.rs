@@ -310,7 +310,10 @@ pub fn subcommand_needed(_: &mut Cx<'_>, _: Args<'_>) -> Outcome {
 /// The families, one file each.
 pub const FAMILIES: &[&[Command]] = &[
     crate::string::COMMANDS,
+    crate::counter::COMMANDS,
+    crate::lcs::COMMANDS,
     crate::bitmap::COMMANDS,
+    crate::bitfield::COMMANDS,
     crate::generic::COMMANDS,
     crate::expire::COMMANDS,
     crate::database::COMMANDS,
