@@ -1,1 +1,107 @@
-fn main() {}
+//! Everything a shell script would do. `cargo xtask` lists the tasks.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
+
+mod bench;
+mod documents;
+mod process;
+mod tidy;
+mod tools;
+mod verify;
+
+use anyhow::{Result, bail};
+use process::{cargo, cargo_nightly};
+use std::path::{Path, PathBuf};
+
+const HELP: &str = "\
+Usage: cargo xtask TASK
+
+  test      install what tests need, verify, and run all tests
+  verify    check format, lints, licences and house rules; writes nothing
+  fix       format and apply what lints suggest
+  gen       write the generated references in docs/
+  sanitize  the store's and the event loops' tests under AddressSanitizer, and loom's
+  fuzz      TARGET SECONDS: look for inputs that crash a parser
+  bench     measure the release build beside the peers that are installed
+";
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    if let Err(error) = run(&words) {
+        eprintln!("\nerror: {error:#}");
+        std::process::exit(1);
+    }
+}
+
+fn run(words: &[&str]) -> Result<()> {
+    std::env::set_current_dir(root())?;
+    match words {
+        ["test"] => test(),
+        ["verify"] => verify::verify(),
+        ["fix"] => verify::fix(),
+        ["gen"] => documents::write(),
+        ["sanitize"] => sanitize(),
+        ["fuzz", target, seconds] => fuzz(target, seconds.parse()?),
+        ["bench", options @ ..] => bench::bench(options),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => bail!("no such task: {}\n\n{HELP}", other.join(" ")),
+    }
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map_or_else(|| here.to_path_buf(), Path::to_path_buf)
+}
+
+/// Units first, the end-to-end tests last, so that a broken part is named before what it breaks.
+fn test() -> Result<()> {
+    tools::install()?;
+    verify::verify()?;
+    sanitize()?;
+    cargo(&["test", "--workspace", "--exclude", "hypercache-tests"])?;
+    cargo(&["build", "--package", "hypercache"])?;
+    cargo(&["test", "--package", "hypercache-tests"])
+}
+
+/// AddressSanitizer where `unsafe` lives; loom for what threads share without a lock.
+fn sanitize() -> Result<()> {
+    if cargo_nightly(&["--version"], &[]).is_err() {
+        println!(
+            "skipped: AddressSanitizer needs a nightly toolchain (rustup toolchain add nightly)"
+        );
+    } else {
+        let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+        let env = [("RUSTFLAGS", "-Zsanitizer=address"), ("CARGO_TARGET_DIR", "target/sanitize")];
+        let packages = ["--package", "hypercache-store", "--package", "hypercache-server"];
+        let run = ["test", "--lib", "--tests", "--target", &target];
+        cargo_nightly(&[&run[..], &packages].concat(), &env)?;
+    }
+    let env = [("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")];
+    process::cargo_with(&["test", "--release", "--package", "hypercache-stdx", "loom"], &env)
+}
+
+/// Builds the target as cargo-fuzz would, without needing it, and runs it.
+fn fuzz(target: &str, seconds: u32) -> Result<()> {
+    let flags = "--cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module \
+                 -Cllvm-args=-sanitizer-coverage-level=4 \
+                 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+                 -Cllvm-args=-sanitizer-coverage-pc-table \
+                 -Cllvm-args=-sanitizer-coverage-trace-compares";
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let env = [("RUSTFLAGS", flags), ("CARGO_TARGET_DIR", "target/fuzz")];
+    let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
+    let build = ["build", "--release", "--target", &triple, "--bin", target];
+    cargo_nightly(&[&build[..], &manifest].concat(), &env)?;
+    let found = format!("target/fuzz/found/{target}");
+    let seeds = format!("fuzz/corpus/{target}");
+    std::fs::create_dir_all(&found)?;
+    let program = format!("target/fuzz/{triple}/release/{target}");
+    let limits = [format!("-max_total_time={seconds}"), "-rss_limit_mb=2048".into()];
+    let prefix = format!("-artifact_prefix={found}/");
+    process::run(&program, &[&found, &seeds, &limits[0], &limits[1], "-timeout=20", &prefix])
+}

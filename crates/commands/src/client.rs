@@ -108,6 +108,12 @@ impl Client {
         }
     }
 
+    /// Whether it is on this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.has(ClientFlags::UNIX)
+    }
+
     /// Whether a flag is set.
     #[must_use]
     pub fn has(&self, flag: u32) -> bool {

@@ -47,6 +47,15 @@ pub struct Setting {
 
 fn at_start(_: &Shared, _: &str) {}
 
+/// One log for the process, so its level is the process' too.
+static LOG_LEVEL: RwLock<String> = RwLock::new(String::new());
+
+/// The value of `loglevel` in force; empty before the server runs.
+#[must_use]
+pub fn log_level() -> String {
+    LOG_LEVEL.read().clone()
+}
+
 const fn start(
     name: &'static str,
     kind: Kind,
@@ -225,7 +234,7 @@ pub const SETTINGS: &[Setting] = &[
     live(
         "lazyfree-lazy-user-flush",
         Kind::Bool,
-        "no",
+        "yes",
         at_start,
         "Whether FLUSHALL and FLUSHDB without ASYNC or SYNC free in the background.",
     ),
@@ -233,10 +242,16 @@ pub const SETTINGS: &[Setting] = &[
         "loglevel",
         Kind::Choice(&["debug", "verbose", "notice", "warning"]),
         "notice",
-        at_start,
+        |_, v| v.clone_into(&mut LOG_LEVEL.write()),
         "Least severity that is logged.",
     ),
     start("logfile", Kind::Text, "", "File to log to; empty for the standard error."),
+    start(
+        "enable-debug-command",
+        Kind::Choice(&["no", "yes", "local"]),
+        "no",
+        "Who may use DEBUG: nobody, everybody, or connections from this machine.",
+    ),
     start("dir", Kind::Text, ".", "Directory for files."),
     start("pidfile", Kind::Text, "", "File to write the process id to."),
     fixed("save", "", "snapshots are not there yet"),

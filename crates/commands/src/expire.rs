@@ -211,7 +211,9 @@ impl Condition {
                 b"GT" => c.gt = true,
                 b"LT" => c.lt = true,
                 _ => {
-                    cx.reply.error(&[b"ERR Unsupported option ", word].concat());
+                    // Redis prints it as a C string.
+                    let shown = word.split(|&b| b == 0).next().unwrap_or_default();
+                    cx.reply.error(&[b"ERR Unsupported option ", shown].concat());
                     return Err(ReplyError::Written);
                 }
             }

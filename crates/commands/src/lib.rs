@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod config;
+mod config_command;
 pub mod context;
 pub mod dispatch;
 pub mod error;

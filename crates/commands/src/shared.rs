@@ -34,6 +34,8 @@ pub enum Message {
     Kill(u64),
     /// Clients may go on after CLIENT PAUSE.
     Resume,
+    /// CONFIG RESETSTAT: a worker's counters are written by itself only.
+    ResetStats,
 }
 
 /// A message to a subscriber.
@@ -205,6 +207,19 @@ impl Shared {
             self.stats[client.worker as usize].output_limit_closed.add(1);
         }
         self.kill(client);
+    }
+
+    /// Starts all counters again from zero: those of worker `own` now, the others' at their next
+    /// turn.
+    pub fn reset_stats(&self, own: usize) {
+        for (i, stats) in self.stats.iter().enumerate() {
+            let is_worker = self.mailboxes.get().is_some_and(|m| i < m.len());
+            if i == own || !is_worker {
+                stats.reset();
+            } else {
+                self.send(i as u16, Message::ResetStats);
+            }
+        }
     }
 
     /// The sum over all workers of a counter.

@@ -322,6 +322,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::pubsub::COMMANDS,
     crate::transaction::COMMANDS,
     crate::server::COMMANDS,
+    crate::config_command::COMMANDS,
     crate::debug::COMMANDS,
 ];
 

@@ -3,7 +3,9 @@
 
 mod bench;
 mod cli;
+mod reference;
 mod serve;
+mod settings;
 
 use std::process::ExitCode;
 
@@ -39,7 +41,7 @@ fn dispatch() -> anyhow::Result<ExitCode> {
     match args.first().map(String::as_str) {
         Some("cli") => cli::run(&args[1..]),
         Some("bench") => bench::run(&args[1..]),
-        Some("docs") => serve::print_reference(&args[1..]),
+        Some("docs") => reference::run(&args[1..]),
         Some("serve") => serve::run(&args[1..]),
         Some("help" | "--help" | "-h") => print(HELP),
         Some("version" | "--version" | "-v" | "-V") => {

@@ -633,6 +633,7 @@ impl<D: Driver> Worker<D> {
                 }
                 Message::Kill(id) => self.kill(id),
                 Message::Resume => self.resume_paused(),
+                Message::ResetStats => self.commands.stats.reset(),
             }
         }
     }

@@ -1,0 +1,236 @@
+//! The CONFIG command, over the settings of [`crate::config`].
+
+use crate::config::{self, SETTINGS};
+use crate::context::Cx;
+use crate::error::{Outcome, ReplyError};
+use crate::table::{Command, Flags, Group};
+use hypercache_protocol::parse::{Args, split_words};
+use hypercache_stdx::glob::glob_match;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+const BASE: Command = Command {
+    group: Group::Server,
+    since: "2.0.0",
+    flags: Flags::ADMIN.or(Flags::NO_SCRIPT).or(Flags::LOADING).or(Flags::STALE),
+    ..Command::DEFAULT
+};
+
+pub(crate) const COMMANDS: &[Command] = &[Command {
+    name: "CONFIG",
+    arity: -2,
+    flags: Flags::NONE,
+    summary: "Shows and changes settings.",
+    complexity: "That of the subcommand",
+    subcommands: CONFIG,
+    ..BASE
+}];
+
+const CONFIG: &[Command] = &[
+    Command {
+        name: "GET",
+        arity: -3,
+        run: get,
+        summary: "The values of the settings that match the patterns.",
+        complexity: "O(N) in the number of patterns",
+        syntax: "parameter [parameter ...]",
+        examples: "> CONFIG GET maxmemory-p*\n1) \"maxmemory-policy\"\n2) \"noeviction\"",
+        ..BASE
+    },
+    Command {
+        name: "SET",
+        arity: -4,
+        run: set,
+        summary: "Changes settings, all or none.",
+        complexity: "O(N) in the number of settings",
+        syntax: "parameter value [parameter value ...]",
+        examples: "> CONFIG SET maxmemory 1gb\nOK\n> CONFIG SET port 1\n(error) ERR CONFIG SET \
+                   failed (possibly related to argument 'port') - can't set immutable config",
+        ..BASE
+    },
+    Command {
+        name: "RESETSTAT",
+        arity: 2,
+        run: resetstat,
+        summary: "Starts the counters of INFO again from zero.",
+        examples: "> CONFIG RESETSTAT\nOK",
+        ..BASE
+    },
+    Command {
+        name: "REWRITE",
+        since: "2.8.0",
+        arity: 2,
+        run: rewrite,
+        summary: "Writes the settings in force to the file that was read at start.",
+        examples: "> CONFIG REWRITE\n(error) ERR The server is running without a config file",
+        ..BASE
+    },
+    Command {
+        name: "HELP",
+        since: "5.0.0",
+        arity: 2,
+        flags: Flags::LOADING.or(Flags::STALE),
+        run: crate::server::help,
+        summary: "The subcommands.",
+        ..BASE
+    },
+];
+
+fn get(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let is_asked =
+        |name: &str| args.iter_from(2).any(|pattern| glob_match(pattern, name.as_bytes(), true));
+    let shown: Vec<&str> = SETTINGS.iter().map(|s| s.name).filter(|name| is_asked(name)).collect();
+    cx.reply.map(shown.len());
+    for name in shown {
+        cx.reply.bulk(name.as_bytes());
+        cx.reply.bulk(cx.shared.config.get(name).as_bytes());
+    }
+    Ok(())
+}
+
+fn set(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    if !args.len().is_multiple_of(2) {
+        return Err(ReplyError::Syntax);
+    }
+    let text = |i: usize| String::from_utf8_lossy(args.get(i)).into_owned();
+    let pairs: Vec<_> = (2..args.len()).step_by(2).map(|i| (text(i), text(i + 1))).collect();
+    let unknown = pairs.iter().find(|(name, _)| config::index_of(name).is_none());
+    let error = match unknown {
+        Some((name, _)) => {
+            format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'")
+        }
+        None => match config::set_live(cx.shared, &pairs) {
+            Ok(()) => {
+                cx.reply.ok();
+                return Ok(());
+            }
+            Err((name, why)) => {
+                format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}")
+            }
+        },
+    };
+    cx.reply.error(error.as_bytes());
+    Err(ReplyError::Written)
+}
+
+fn resetstat(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+    cx.shared.reset_stats(cx.worker.id);
+    cx.reply.ok();
+    Ok(())
+}
+
+fn rewrite(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+    let Some(path) = cx.shared.config.file.as_deref() else {
+        return Err(ReplyError::Text("ERR The server is running without a config file"));
+    };
+    let written = std::fs::read(path)
+        .map(|old| rewritten(&old, &|name| cx.shared.config.get(name)))
+        .and_then(|text| replace_file(path, text.as_bytes()));
+    if let Err(error) = written {
+        cx.reply.error(format!("ERR Rewriting config file: {error}").as_bytes());
+        return Err(ReplyError::Written);
+    }
+    cx.reply.ok();
+    Ok(())
+}
+
+/// The file is either the old or the new one whatever happens.
+fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = Path::new(&name);
+    let write = || {
+        let mut file = std::fs::File::create(temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(temporary, path)
+    };
+    write().inspect_err(|_| {
+        // What is left of the attempt helps nobody.
+        let _never_made = std::fs::remove_file(temporary);
+    })
+}
+
+const MARK: &str = "# Generated by CONFIG REWRITE";
+
+/// The text of a configuration file with the values in force: lines of settings are changed in
+/// place (a name's first line has it all, further ones go), others stay, and settings that differ
+/// from their default follow at the end.
+fn rewritten(old: &[u8], value_of: &dyn Fn(&str) -> String) -> String {
+    let mut text = String::new();
+    let mut done = [false; SETTINGS.len()];
+    for line in String::from_utf8_lossy(old).lines() {
+        let words = split_words(line.trim().as_bytes()).unwrap_or_default();
+        let name = words.first().map(|w| String::from_utf8_lossy(w).into_owned());
+        let setting = name.filter(|n| !n.starts_with('#')).and_then(|n| config::index_of(&n));
+        match setting {
+            None if line == MARK => {}
+            None => writeln!(text, "{line}").unwrap_or_default(),
+            Some(i) if !done[i] => {
+                done[i] = true;
+                write_setting(&mut text, SETTINGS[i].name, &value_of(SETTINGS[i].name));
+            }
+            Some(_) => {}
+        }
+    }
+    let defaults = config::Config::default();
+    let new = SETTINGS
+        .iter()
+        .zip(done)
+        .filter(|(s, done)| !done && value_of(s.name) != defaults.get(s.name));
+    let new: Vec<&str> = new.map(|(s, _)| s.name).collect();
+    if !new.is_empty() {
+        writeln!(text, "{MARK}").unwrap_or_default();
+    }
+    new.iter().for_each(|name| write_setting(&mut text, name, &value_of(name)));
+    text
+}
+
+/// Settings whose value is several words are written as such; another's spaces need quotes.
+fn write_setting(text: &mut String, name: &str, value: &str) {
+    let is_plain = !value.is_empty()
+        && value.bytes().all(|b| b.is_ascii_graphic() && !b"\"'\\#".contains(&b) || b == b' ');
+    let is_list = ["bind", "client-output-buffer-limit", "latency-tracking-info-percentiles"];
+    if is_plain && (!value.contains(' ') || is_list.contains(&name)) {
+        writeln!(text, "{name} {value}").unwrap_or_default();
+        return;
+    }
+    let quoted = value.bytes().fold(String::new(), |mut quoted, b| {
+        match b {
+            b'"' | b'\\' => {
+                quoted.push('\\');
+                quoted.push(b as char);
+            }
+            0x20..=0x7e => quoted.push(b as char),
+            _ => write!(quoted, "\\x{b:02x}").unwrap_or_default(),
+        }
+        quoted
+    });
+    writeln!(text, "{name} \"{quoted}\"").unwrap_or_default();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rewritten_file_keeps_what_it_does_not_know() {
+        let old = b"# ours\nmaxmemory 1gb\n\nbind 127.0.0.1\nmaxmemory 2gb\n";
+        let defaults = config::Config::default();
+        let value_of = |name: &str| match name {
+            "maxmemory" => "5".to_owned(),
+            "bind" => "127.0.0.1 ::1".to_owned(),
+            "requirepass" => "a \"b\u{e9}".to_owned(),
+            other => defaults.get(other),
+        };
+        let new = rewritten(old, &value_of);
+        assert_eq!(
+            new,
+            format!(
+                "# ours\nmaxmemory 5\n\nbind 127.0.0.1 ::1\n{MARK}\nrequirepass \"a \\\"b\\xc3\\xa9\"\n"
+            )
+        );
+        assert_eq!(rewritten(new.as_bytes(), &value_of), new, "twice changes nothing more");
+    }
+}

@@ -1,0 +1,92 @@
+//! The examples of the command table are run as written: what the reference shows is what happens.
+
+use hypercache_commands::config::Config;
+use hypercache_commands::table::{Command, FAMILIES, table};
+use hypercache_commands::testing::Harness;
+
+/// A reply as the shell shows it.
+fn show(reply: &[u8]) -> String {
+    let (text, rest) = show_one(reply, 0);
+    assert!(rest.is_empty(), "more than one reply: {}", reply.escape_ascii());
+    text
+}
+
+/// Shows the first reply of `bytes`, nested at `indent` columns, and gives what follows it.
+fn show_one(bytes: &[u8], indent: usize) -> (String, &[u8]) {
+    let end = bytes.windows(2).position(|w| w == b"\r\n").expect("a line");
+    let line = std::str::from_utf8(&bytes[1..end]).expect("text");
+    let rest = &bytes[end + 2..];
+    match bytes[0] {
+        b'+' => (line.to_owned(), rest),
+        b'-' => (format!("(error) {line}"), rest),
+        b':' => (format!("(integer) {line}"), rest),
+        b'$' | b'*' if line == "-1" => ("(nil)".to_owned(), rest),
+        b'$' => {
+            let len: usize = line.parse().expect("a length");
+            (quote(&rest[..len]), &rest[len + 2..])
+        }
+        b'*' if line == "0" => ("(empty array)".to_owned(), rest),
+        b'*' => show_array(line.parse().expect("a length"), rest, indent),
+        other => panic!("a RESP2 reply does not begin with {other}"),
+    }
+}
+
+fn show_array(len: usize, mut rest: &[u8], indent: usize) -> (String, &[u8]) {
+    let width = len.to_string().len() + 2;
+    let mut lines = Vec::new();
+    for n in 1..=len {
+        let (text, after) = show_one(rest, indent + width);
+        let margin = if n == 1 { 0 } else { indent };
+        let number = format!("{n})");
+        lines.push(format!("{:margin$}{number:>w$} {text}", "", w = width - 1));
+        rest = after;
+    }
+    (lines.join("\n"), rest)
+}
+
+fn quote(bytes: &[u8]) -> String {
+    let escape = |b: &u8| match b {
+        b'"' => "\\\"".to_owned(),
+        b'\\' => "\\\\".to_owned(),
+        b'\n' => "\\n".to_owned(),
+        0x20..=0x7e => char::from(*b).to_string(),
+        _ => format!("\\x{b:02x}"),
+    };
+    format!("\"{}\"", bytes.iter().map(escape).collect::<String>())
+}
+
+fn check(name: &str, examples: &str) {
+    let mut harness = Harness::new(Config::default());
+    let mut expected = examples.split("\n> ");
+    let first = expected.next().unwrap_or_default();
+    let first = first.strip_prefix("> ").unwrap_or_else(|| panic!("{name}: begins with `> `"));
+    for step in std::iter::once(first).chain(expected) {
+        let (command, reply) = step.split_once('\n').unwrap_or((step, ""));
+        let shown = show(&harness.run(command));
+        assert_eq!(shown, reply, "{name}: the reply of `{command}`");
+    }
+}
+
+fn check_row(prefix: &str, row: &Command) {
+    let name = format!("{prefix}{}", row.name);
+    if !row.examples.is_empty() {
+        check(&name, row.examples);
+    }
+    assert!(!row.summary.is_empty(), "{name} has no summary");
+    row.subcommands.iter().for_each(|sub| check_row(&format!("{name} "), sub));
+}
+
+#[test]
+fn the_examples_of_every_command_are_true() {
+    FAMILIES.iter().copied().flatten().for_each(|row| check_row("", row));
+}
+
+#[test]
+fn every_command_is_found_by_its_name_in_any_case() {
+    for entry in table().entries() {
+        for name in [entry.full_name.to_uppercase(), entry.full_name.to_lowercase()] {
+            let found = table().get_full(name.as_bytes()).expect("it is in the table");
+            assert_eq!(found.full_name, entry.full_name);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Where settings come from: a file in the syntax of `redis.conf`, then the environment, then flags;
+//! later ones win.
+
+use anyhow::{Context, Result, anyhow, bail};
+use hypercache_commands::config::Config;
+use hypercache_protocol::parse::split_words;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Prefix of environment variables that are settings.
+const PREFIX: &str = "HYPERCACHE_";
+/// Files that include each other in a circle end here.
+const INCLUDES_MAX: usize = 16;
+
+/// The settings of `[CONFIG-FILE] [--name value ...]` and the environment.
+///
+/// # Errors
+/// One sentence that names the file and line, the variable or the flag at fault.
+pub(crate) fn load(args: &[String]) -> Result<Config> {
+    let mut config = Config::default();
+    let (file, flags) = match args.split_first() {
+        Some((first, rest)) if !first.starts_with("--") => (Some(first.as_str()), rest),
+        _ => (None, args),
+    };
+    if let Some(path) = file {
+        load_file(&mut config, path, 0)?;
+        config.file = (path != "-").then(|| absolute(Path::new(path)));
+    }
+    load_environment(&mut config, std::env::vars())?;
+    load_flags(&mut config, flags)?;
+    check_bind(&config)?;
+    Ok(config)
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+fn load_file(config: &mut Config, path: &str, depth: usize) -> Result<()> {
+    if depth > INCLUDES_MAX {
+        bail!("{path}: more than {INCLUDES_MAX} files include each other");
+    }
+    let mut bytes = Vec::new();
+    if path == "-" {
+        std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+    } else {
+        bytes = std::fs::read(path).with_context(|| format!("cannot read {path}"))?;
+    }
+    for (n, line) in bytes.split(|&b| b == b'\n').enumerate() {
+        let at = || format!("{path}:{}", n + 1);
+        let words = parse_line(line).with_context(at)?;
+        let Some((name, values)) = words.split_first() else { continue };
+        if name.eq_ignore_ascii_case("include") {
+            for file in values {
+                load_file(config, file, depth + 1).with_context(at)?;
+            }
+            continue;
+        }
+        set(config, name, values).with_context(at)?;
+    }
+    Ok(())
+}
+
+/// The words of a line; none of a comment or an empty line.
+pub(crate) fn parse_line(line: &[u8]) -> Result<Vec<String>> {
+    let line = line.trim_ascii();
+    if line.starts_with(b"#") {
+        return Ok(Vec::new());
+    }
+    let words = split_words(line).ok_or_else(|| anyhow!("quotes do not close"))?;
+    let words = words.into_iter().map(String::from_utf8).collect::<Result<Vec<_>, _>>();
+    words.context("settings must be UTF-8")
+}
+
+fn set(config: &mut Config, name: &str, values: &[String]) -> Result<()> {
+    if values.is_empty() {
+        bail!("'{name}' needs a value");
+    }
+    config.set_at_start(name, &values.join(" ")).map_err(anyhow::Error::msg)
+}
+
+/// What Kubernetes sets for a service called `hypercache`, which is not meant for us.
+fn is_service_link(name: &str, value: &str) -> bool {
+    name.starts_with("SERVICE_")
+        || name.starts_with("PORT_")
+        || name == "PORT" && value.contains("://")
+}
+
+fn load_environment(
+    config: &mut Config,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<()> {
+    for (variable, value) in variables {
+        let Some(name) = variable.strip_prefix(PREFIX) else { continue };
+        if !is_service_link(name, &value) {
+            let name = name.to_ascii_lowercase().replace('_', "-");
+            config
+                .set_at_start(&name, &value)
+                .map_err(|why| anyhow!("environment variable {variable}: {why}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// `--name value ...`: the values go on until the next word that begins with `--`.
+fn load_flags(config: &mut Config, flags: &[String]) -> Result<()> {
+    let mut rest = flags;
+    while let Some((flag, after)) = rest.split_first() {
+        let Some(name) = flag.strip_prefix("--") else {
+            bail!("'{flag}' is no flag; settings are given as `--name value`");
+        };
+        let count = after.iter().take_while(|word| !word.starts_with("--")).count();
+        let (values, next) = after.split_at(count);
+        set(config, name, values).with_context(|| format!("flag {flag}"))?;
+        rest = next;
+    }
+    Ok(())
+}
+
+/// Refuses to serve a network without a password unless told to.
+fn check_bind(config: &Config) -> Result<()> {
+    let is_open = config.get("requirepass").is_empty() && config.is_on("protected-mode");
+    if !is_open || config.get_int("port") == 0 {
+        return Ok(());
+    }
+    let bind = config.get("bind");
+    for address in bind.split_whitespace() {
+        let address = address.trim_start_matches('-');
+        let is_loopback = address == "localhost"
+            || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if !is_loopback {
+            bail!(
+                "refusing to listen on {address} without a password: set requirepass, or say \
+                 `--protected-mode no` where the network is safe"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_words(words: &[&str]) -> Result<Config> {
+        let mut config = Config::default();
+        load_flags(&mut config, &words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>())?;
+        check_bind(&config)?;
+        Ok(config)
+    }
+
+    fn message(result: Result<Config>) -> String {
+        format!("{:#}", result.expect_err("must be refused"))
+    }
+
+    #[test]
+    fn flags_take_values_up_to_the_next_flag() {
+        let config = load_words(&["--port", "7000", "--bind", "127.0.0.1", "::1"]).expect("valid");
+        assert_eq!(config.get("port"), "7000");
+        assert_eq!(config.get("bind"), "127.0.0.1 ::1");
+    }
+
+    #[test]
+    fn wrong_flags_are_named() {
+        assert_eq!(
+            message(load_words(&["--maxmemry", "1gb"])),
+            "flag --maxmemry: unknown setting 'maxmemry'; did you mean 'maxmemory'?"
+        );
+        assert_eq!(message(load_words(&["--port"])), "flag --port: 'port' needs a value");
+        assert!(message(load_words(&["port", "1"])).contains("--name value"));
+        assert!(message(load_words(&["--port", "70000"])).starts_with("flag --port: 'port': "));
+    }
+
+    #[test]
+    fn a_public_address_needs_a_password() {
+        assert!(message(load_words(&["--bind", "0.0.0.0"])).contains("without a password"));
+        assert!(load_words(&["--bind", "0.0.0.0", "--requirepass", "x"]).is_ok());
+        assert!(load_words(&["--bind", "0.0.0.0", "--protected-mode", "no"]).is_ok());
+        assert!(load_words(&["--bind", "-::1", "localhost"]).is_ok());
+    }
+
+    #[test]
+    fn files_are_read_with_line_numbers() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("redis.conf");
+        let name = path.to_str().expect("UTF-8");
+        let text = "# a comment\n\nmaxmemory 1gb\nrequirepass \"a b\"\nsave \"\"\n";
+        std::fs::write(&path, text).expect("written");
+        let mut config = Config::default();
+        load_file(&mut config, name, 0).expect("valid");
+        assert_eq!(config.get("maxmemory"), "1073741824");
+        assert_eq!(config.get("requirepass"), "a b");
+        std::fs::write(&path, "port 1\nprot 2\n").expect("written");
+        let error = load_file(&mut config, name, 0).expect_err("an unknown name");
+        assert!(format!("{error:#}").contains("redis.conf:2: unknown setting 'prot'"));
+        std::fs::write(&path, "port \"1\n").expect("written");
+        let error = load_file(&mut config, name, 0).expect_err("a quote");
+        assert!(format!("{error:#}").contains("redis.conf:1: quotes do not close"));
+        std::fs::write(&path, format!("include {name}\n")).expect("written");
+        assert!(load_file(&mut config, name, 0).is_err(), "a circle");
+    }
+
+    #[test]
+    fn the_environment_is_read_but_not_service_links() {
+        let set = |name: &str, value: &str| {
+            let mut config = Config::default();
+            load_environment(&mut config, [(name.into(), value.into())].into_iter())?;
+            Ok(config)
+        };
+        let config = set("HYPERCACHE_MAXMEMORY_POLICY", "allkeys-random").expect("valid");
+        assert_eq!(config.get("maxmemory-policy"), "allkeys-random");
+        assert!(set("HYPERCACHE_PORT", "tcp://10.0.0.1:6379").is_ok());
+        assert!(set("HYPERCACHE_SERVICE_HOST", "10.0.0.1").is_ok());
+        assert!(message(set("HYPERCACHE_PROT", "1")).contains("variable HYPERCACHE_PROT: unknown"));
+    }
+}
