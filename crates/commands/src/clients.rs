@@ -1,5 +1,7 @@
 //! The CLIENT command.
 
+use crate::error::{Outcome, ReplyError};
+use crate::session::Session;
 use crate::table::Command;
 
 pub(crate) const COMMANDS: &[Command] = &[];
@@ -12,4 +14,20 @@ pub fn is_paused(
     _session: &crate::Session,
 ) -> bool {
     false
+}
+
+/// Names must be printable, without spaces, so that CLIENT LIST can be taken apart again.
+fn is_printable(text: &[u8]) -> bool {
+    text.iter().all(u8::is_ascii_graphic)
+}
+
+/// Names a connection; an empty name takes the name away.
+pub(crate) fn set_name(session: &Session, name: &[u8]) -> Outcome {
+    if !is_printable(name) {
+        return Err(ReplyError::Text(
+            "ERR Client names cannot contain spaces, newlines or special characters.",
+        ));
+    }
+    session.client.rename(|names| names.name = Box::from(name));
+    Ok(())
 }

@@ -33,3 +33,6 @@ pub use context::{Cx, Worker};
 pub use error::{Outcome, ReplyError};
 pub use session::Session;
 pub use shared::Shared;
+
+/// The version of Redis whose commands these are, told to clients that choose by it.
+pub const REDIS_VERSION: &str = "7.4.0";
