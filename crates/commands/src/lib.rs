@@ -25,6 +25,7 @@ mod database;
 mod debug;
 mod expire;
 mod generic;
+mod help;
 mod server;
 mod string;
 mod transaction;

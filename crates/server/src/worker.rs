@@ -253,6 +253,12 @@ impl<D: Driver> Worker<D> {
         let worker = self.commands.id as u16;
         let client = Arc::new(Client::new(id, worker, fd.as_raw_fd(), now_s));
         client.set_flag(ClientFlags::UNIX, is_unix);
+        if let Some(peer) = self.peer_of(&fd, is_unix) {
+            assert!(client.peer.set(peer).is_ok(), "a new client has no peer yet");
+        }
+        if let Some(local) = self.local_of(&fd, is_unix) {
+            assert!(client.local.set(local).is_ok(), "a new client has no address yet");
+        }
         let token = self.connections.reserve();
         if self.driver.add(token, fd).is_err() {
             // Out of kernel resources: dropping the descriptor tells the peer.
@@ -262,6 +268,24 @@ impl<D: Driver> Worker<D> {
         self.shared.clients.add(Arc::clone(&client));
         let session = Session::new(client, !hot.has_password.load(Relaxed));
         self.connections.insert(token, Connection::new(session));
+    }
+
+    /// The other end of a new connection, as it is shown.
+    fn peer_of(&self, fd: &OwnedFd, is_unix: bool) -> Option<Box<str>> {
+        if is_unix {
+            return Some(format!("{}:0", self.shared.config.get("unixsocket")).into());
+        }
+        let address = rustix::net::getpeername(fd).ok()?;
+        Some(std::net::SocketAddr::try_from(address?).ok()?.to_string().into())
+    }
+
+    /// Our end of a new connection, as it is shown.
+    fn local_of(&self, fd: &OwnedFd, is_unix: bool) -> Option<Box<str>> {
+        if is_unix {
+            return self.peer_of(fd, is_unix);
+        }
+        let address = rustix::net::getsockname(fd).ok()?;
+        Some(std::net::SocketAddr::try_from(address).ok()?.to_string().into())
     }
 
     /// Notes that a connection has something to read: new bytes, a large argument, or requests
@@ -680,8 +704,10 @@ impl<D: Driver> Worker<D> {
             self.expiring = Some(0);
         }
         let until = self.shared.pause.until_ms.load(Relaxed);
-        if until != 0 && now_ms >= until {
-            self.shared.pause.until_ms.store(0, Relaxed);
+        let pause = &self.shared.pause.until_ms;
+        // Unless it was prolonged just now; and only one worker tells of its end.
+        let is_over = until != 0 && now_ms >= until;
+        if is_over && pause.compare_exchange(until, 0, Relaxed, Relaxed).is_ok() {
             if let Some(mailboxes) = self.shared.mailboxes.get() {
                 mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
             }
