@@ -321,16 +321,19 @@ fn pause(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let Some(timeout_ms) = parse_i64(args.get(2)) else {
         return Err(ReplyError::Text("ERR timeout is not an integer or out of range"));
     };
-    let Ok(timeout_ms) = u64::try_from(timeout_ms) else {
+    if timeout_ms < 0 {
         return Err(ReplyError::Text("ERR timeout is negative"));
-    };
+    }
     let (pause, now_ms) = (&cx.shared.pause, cx.worker.now_ms);
+    let Some(until_ms) = timeout_ms.checked_add_unsigned(now_ms) else {
+        return Err(ReplyError::Text("ERR timeout is out of range"));
+    };
     if pause.until_ms.load(Relaxed) <= now_ms {
         pause.mode.store(mode, Relaxed);
     } else {
         pause.mode.fetch_max(mode, Relaxed);
     }
-    pause.until_ms.fetch_max(now_ms.saturating_add(timeout_ms), AcqRel);
+    pause.until_ms.fetch_max(until_ms as u64, AcqRel);
     cx.reply.ok();
     Ok(())
 }
@@ -590,3 +593,6 @@ fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
     out.extend_from_slice(line.as_bytes());
     out.push(b'\n');
 }
+
+#[cfg(test)]
+mod tests;

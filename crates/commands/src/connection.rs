@@ -305,7 +305,7 @@ mod tests {
                 ("RESET", "+RESET\r\n"),
                 ("PING", "-NOAUTH "),
                 ("HELLO 3 AUTH default secret SETNAME me", "%7\r\n"),
-                ("ECHO a", "$1\r\na"),
+                ("CLIENT GETNAME", "$2\r\nme\r\n"),
             ],
         );
     }
@@ -331,7 +331,7 @@ mod tests {
                 ("HELLO 2", "*14\r\n"),
                 ("HELLO x", "-ERR Protocol version is not an integer or out of range\r\n"),
                 ("HELLO 3 SETNAME me AUTH alice x", "-WRONGPASS "),
-                ("ECHO a", "$1\r\na"),
+                ("CLIENT GETNAME", "$2\r\nme\r\n"),
                 ("HELLO 3 AUTH default", "-ERR Syntax error in HELLO option 'AUTH'\r\n"),
                 ("HELLO 3 SETNAME 'a b'", "-ERR Client names cannot contain spaces"),
                 ("HELLO", "*14\r\n"),
