@@ -723,10 +723,11 @@ impl<D: Driver> Worker<D> {
         let pause = &self.shared.pause.until_ms;
         // Unless it was prolonged just now; and only one worker tells of its end.
         let is_over = until != 0 && now_ms >= until;
-        if is_over && pause.compare_exchange(until, 0, Relaxed, Relaxed).is_ok() {
-            if let Some(mailboxes) = self.shared.mailboxes.get() {
-                mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
-            }
+        if is_over
+            && pause.compare_exchange(until, 0, Relaxed, Relaxed).is_ok()
+            && let Some(mailboxes) = self.shared.mailboxes.get()
+        {
+            mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
         }
         self.close_overdue(now_ms);
     }
