@@ -89,7 +89,7 @@ const CLIENT: &[Command] = &[
         summary: "One line of fields for each connection.",
         complexity: "O(N) in the number of connections",
         syntax: "[TYPE NORMAL | MASTER | REPLICA | PUBSUB] [ID client-id [client-id ...]]",
-        examples: "> CLIENT LIST TYPE pubsub\n\"\"",
+        examples: "> CLIENT LIST TYPE disk\n(error) ERR Unknown client type 'disk'",
         ..BASE
     },
     Command {
