@@ -5,9 +5,9 @@
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 /// Names that a client gave itself; most give none.
 #[derive(Debug, Default, Clone)]
@@ -27,8 +27,10 @@ pub struct Client {
     pub id: u64,
     /// Number of the worker that serves it.
     pub worker: u16,
-    /// The socket, for asking its addresses; -1 for a client without one (tests).
+    /// The number of its socket, which CLIENT LIST shows; -1 for a client without one (tests).
     pub fd: i32,
+    /// Our end, written as [`Self::peer`] is. Set when it connects.
+    pub local: OnceLock<Box<str>>,
     /// When it connected, in seconds since the epoch.
     pub created_s: u32,
     /// When it last sent a command, in seconds since the epoch.
@@ -55,6 +57,8 @@ pub struct Client {
     pub output_bytes: AtomicU64,
     /// Set by CLIENT KILL and by a publisher that finds the output beyond its limit.
     pub is_killed: AtomicBool,
+    /// The other end: `address:port`, or `path:0` of a Unix socket. Set when it connects.
+    pub peer: OnceLock<Box<str>>,
     names: Mutex<Option<Box<Names>>>,
 }
 
@@ -91,6 +95,7 @@ impl Client {
             id,
             worker,
             fd,
+            local: OnceLock::new(),
             created_s: now_s,
             active_s: AtomicU32::new(now_s),
             last_command: AtomicU16::new(0),
@@ -104,14 +109,30 @@ impl Client {
             query_bytes: AtomicU32::new(0),
             output_bytes: AtomicU64::new(0),
             is_killed: AtomicBool::new(false),
+            peer: OnceLock::new(),
             names: Mutex::new(None),
         }
+    }
+
+    /// The other end as it is shown; `?:0` when it is not known.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.peer.get().map_or("?:0", |peer| peer)
+    }
+
+    /// Our end as it is shown; `?:0` when it is not known.
+    #[must_use]
+    pub fn local_address(&self) -> &str {
+        self.local.get().map_or("?:0", |local| local)
     }
 
     /// Whether it is on this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {
+        let ip = self.address().rsplit_once(':').map_or("", |(ip, _)| ip);
+        let ip = ip.trim_start_matches('[').trim_end_matches(']');
         self.has(ClientFlags::UNIX)
+            || ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
     /// Whether a flag is set.

@@ -165,7 +165,6 @@ fn rewritten(old: &[u8], value_of: &dyn Fn(&str) -> String) -> String {
         let name = words.first().map(|w| String::from_utf8_lossy(w).into_owned());
         let setting = name.filter(|n| !n.starts_with('#')).and_then(|n| config::index_of(&n));
         match setting {
-            None if line == MARK => {}
             None => writeln!(text, "{line}").unwrap_or_default(),
             Some(i) if !done[i] => {
                 done[i] = true;
@@ -180,7 +179,7 @@ fn rewritten(old: &[u8], value_of: &dyn Fn(&str) -> String) -> String {
         .zip(done)
         .filter(|(s, done)| !done && value_of(s.name) != defaults.get(s.name));
     let new: Vec<&str> = new.map(|(s, _)| s.name).collect();
-    if !new.is_empty() {
+    if !new.is_empty() && !text.contains(MARK) {
         writeln!(text, "{MARK}").unwrap_or_default();
     }
     new.iter().for_each(|name| write_setting(&mut text, name, &value_of(name)));

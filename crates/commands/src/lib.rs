@@ -28,6 +28,7 @@ mod database;
 mod debug;
 mod expire;
 mod generic;
+mod help;
 mod lcs;
 mod server;
 mod string;
@@ -37,3 +38,6 @@ pub use context::{Cx, Worker};
 pub use error::{Outcome, ReplyError};
 pub use session::Session;
 pub use shared::Shared;
+
+/// The version of Redis whose commands these are, told to clients that choose by it.
+pub const REDIS_VERSION: &str = "7.4.0";

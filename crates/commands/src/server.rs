@@ -38,7 +38,6 @@ pub(crate) fn stop_monitoring(_shared: &Shared, _session: &Session) {}
 pub(crate) fn feed_monitors(_shared: &Shared, _session: &Session, _args: Args<'_>) {}
 
 /// HELP of a container.
-pub(crate) fn help(cx: &mut Cx<'_>, _args: Args<'_>) -> Outcome {
-    cx.reply.array(0);
-    Ok(())
+pub(crate) fn help(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    crate::help::help(cx, args)
 }

@@ -59,5 +59,8 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 
 #[allow(clippy::print_stderr, reason = "this is where a command-line tool reports its failure")]
 fn complain(error: &anyhow::Error) {
-    eprintln!("hypercache: {error:#}");
+    let text = format!("{error:#}");
+    // A sentence that begins with a capital stands by itself.
+    let is_sentence = text.starts_with(|c: char| c.is_ascii_uppercase());
+    eprintln!("{}{text}", if is_sentence { "" } else { "hypercache: " });
 }

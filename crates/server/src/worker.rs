@@ -19,7 +19,7 @@ use hypercache_commands::table::Entry;
 use hypercache_commands::{Session, Shared};
 use hypercache_journal::Effect;
 use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
-use hypercache_protocol::reply::{Output, Reply};
+use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::clock;
 use hypercache_store::BucketHint;
 use parking_lot::Mutex;
@@ -92,6 +92,18 @@ struct Parsed {
 }
 
 const NONE: u32 = u32::MAX;
+
+/// A request that has arguments in buffers of their own, written out again to be read later, and
+/// the bytes that follow it.
+#[cold]
+fn in_one_piece(args: Args<'_>, following: &[u8]) -> Vec<u8> {
+    let mut out = Output::default();
+    let mut request = Reply::new(&mut out, Version::V2);
+    request.array(args.len());
+    args.iter().for_each(|arg| request.bulk(arg));
+    out.bytes.extend_from_slice(following);
+    out.bytes
+}
 
 /// A window of parsed requests and what they refer to. Kept from turn to turn for its memory.
 #[derive(Default)]
@@ -253,6 +265,12 @@ impl<D: Driver> Worker<D> {
         let worker = self.commands.id as u16;
         let client = Arc::new(Client::new(id, worker, fd.as_raw_fd(), now_s));
         client.set_flag(ClientFlags::UNIX, is_unix);
+        if let Some(peer) = self.peer_of(&fd, is_unix) {
+            assert!(client.peer.set(peer).is_ok(), "a new client has no peer yet");
+        }
+        if let Some(local) = self.local_of(&fd, is_unix) {
+            assert!(client.local.set(local).is_ok(), "a new client has no address yet");
+        }
         let token = self.connections.reserve();
         if self.driver.add(token, fd).is_err() {
             // Out of kernel resources: dropping the descriptor tells the peer.
@@ -262,6 +280,24 @@ impl<D: Driver> Worker<D> {
         self.shared.clients.add(Arc::clone(&client));
         let session = Session::new(client, !hot.has_password.load(Relaxed));
         self.connections.insert(token, Connection::new(session));
+    }
+
+    /// The other end of a new connection, as it is shown.
+    fn peer_of(&self, fd: &OwnedFd, is_unix: bool) -> Option<Box<str>> {
+        if is_unix {
+            return Some(format!("{}:0", self.shared.config.get("unixsocket")).into());
+        }
+        let address = rustix::net::getpeername(fd).ok()?;
+        Some(std::net::SocketAddr::try_from(address?).ok()?.to_string().into())
+    }
+
+    /// Our end of a new connection, as it is shown.
+    fn local_of(&self, fd: &OwnedFd, is_unix: bool) -> Option<Box<str>> {
+        if is_unix {
+            return self.peer_of(fd, is_unix);
+        }
+        let address = rustix::net::getsockname(fd).ok()?;
+        Some(std::net::SocketAddr::try_from(address).ok()?.to_string().into())
     }
 
     /// Notes that a connection has something to read: new bytes, a large argument, or requests
@@ -433,20 +469,24 @@ impl<D: Driver> Worker<D> {
         let session = &mut connection.session;
         let mut executor =
             Executor::new(&self.shared, &mut self.commands, session, &mut self.timer, &mut out);
+        let mut waiting = None;
         for parsed in run {
             if let Some(error) = parsed.error {
                 executor.fail(&format!("ERR Protocol error: {}", error.text()));
             } else {
+                let first = parsed.first_range as usize;
+                let ranges = &window.ranges[first..first + parsed.ranges as usize];
+                let args = Args::new(bytes, ranges, window.owned(parsed));
                 if self.shared.pause.until_ms.load(Relaxed) != 0
                     && is_paused(&self.shared, now_ms, parsed.entry, executor.session())
                 {
                     connection.is_paused = true;
                     feed.is_stopped = true;
+                    if parsed.owned != NONE {
+                        waiting = Some(in_one_piece(args, &bytes[parsed.end as usize..]));
+                    }
                     break;
                 }
-                let first = parsed.first_range as usize;
-                let ranges = &window.ranges[first..first + parsed.ranges as usize];
-                let args = Args::new(bytes, ranges, window.owned(parsed));
                 let request = Request { args, entry: parsed.entry, first_key: parsed.located };
                 executor.execute(&request);
             }
@@ -458,6 +498,10 @@ impl<D: Driver> Worker<D> {
         }
         drop(executor);
         connection.out = Some(out);
+        if let Some(bytes) = waiting {
+            feed.source = Source::Owned(bytes);
+            feed.done = 0;
+        }
     }
 
     /// Keeps what was not executed for a later turn.
@@ -638,11 +682,7 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    fn write_to(
-        &mut self,
-        client: &Client,
-        write: impl FnOnce(hypercache_protocol::reply::Version, &mut Output),
-    ) {
+    fn write_to(&mut self, client: &Client, write: impl FnOnce(Version, &mut Output)) {
         let Some(token) = self.connections.token_of(client.id) else { return };
         let spare = self.pool.pop();
         let Some(connection) = self.connections.get(token) else { return };
@@ -681,11 +721,14 @@ impl<D: Driver> Worker<D> {
             self.expiring = Some(0);
         }
         let until = self.shared.pause.until_ms.load(Relaxed);
-        if until != 0 && now_ms >= until {
-            self.shared.pause.until_ms.store(0, Relaxed);
-            if let Some(mailboxes) = self.shared.mailboxes.get() {
-                mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
-            }
+        let pause = &self.shared.pause.until_ms;
+        // Unless it was prolonged just now; and only one worker tells of its end.
+        let is_over = until != 0 && now_ms >= until;
+        if is_over
+            && pause.compare_exchange(until, 0, Relaxed, Relaxed).is_ok()
+            && let Some(mailboxes) = self.shared.mailboxes.get()
+        {
+            mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
         }
         self.close_overdue(now_ms);
     }
@@ -703,6 +746,7 @@ impl<D: Driver> Worker<D> {
             let idle_s = (now_ms / 1000).saturating_sub(u64::from(client.active_s.load(Relaxed)));
             let is_idle = timeout_s > 0
                 && idle_s > timeout_s
+                && !connection.is_paused
                 && !connection.session.is_subscribed()
                 && !client.has(ClientFlags::MONITOR);
             let is_above_soft = connection.soft_limit_since_ms != 0;
