@@ -7,7 +7,7 @@ use crate::keyspace::Keyspace;
 use crate::pubsub::PubSub;
 use crate::server::{LatencyMonitor, SlowLog};
 use crate::stats::WorkerStats;
-use hypercache_stdx::{clock, rng};
+use hypercache_stdx::{clock, mailbox, rng};
 use parking_lot::Mutex;
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -63,8 +63,7 @@ impl Push {
 /// The mailbox of a worker. Bounded by what its clients may have waiting: a publisher counts the
 /// bytes on their way in [`Client::output_bytes`] and kills the client beyond its limit instead.
 pub struct Mailbox {
-    queue: Mutex<Vec<Message>>,
-    is_empty: AtomicBool,
+    queue: mailbox::Mailbox<Message>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -78,13 +77,12 @@ impl Mailbox {
     /// A mailbox whose owner is woken by `wake`.
     #[must_use]
     pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
-        Mailbox { queue: Mutex::new(Vec::new()), is_empty: AtomicBool::new(true), wake }
+        Mailbox { queue: mailbox::Mailbox::new(), wake }
     }
 
     /// Delivers a message; wakes the owner if the mailbox was empty.
     pub fn send(&self, message: Message) {
-        self.queue.lock().push(message);
-        if self.is_empty.swap(false, Ordering::AcqRel) {
+        if self.queue.push(message) {
             (self.wake)();
         }
     }
@@ -92,11 +90,7 @@ impl Mailbox {
     /// Takes all messages, if there are any.
     #[inline]
     pub fn take(&self) -> Vec<Message> {
-        if self.is_empty.load(Ordering::Acquire) {
-            return Vec::new();
-        }
-        self.is_empty.store(true, Ordering::Release);
-        std::mem::take(&mut *self.queue.lock())
+        self.queue.take()
     }
 }
 

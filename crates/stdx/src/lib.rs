@@ -1,5 +1,6 @@
 //! What the standard library lacks and every other crate needs: clock, seeded random numbers,
-//! keyed hash, number rules, glob patterns, sizes, histograms. Knows nothing of caches.
+//! keyed hash, number rules, glob patterns, sizes,
+//! histograms, mailboxes between threads. Knows nothing of caches.
 #![forbid(unsafe_code)]
 
 pub mod clock;
@@ -8,6 +9,7 @@ mod float_bits;
 pub mod glob;
 pub mod hash;
 pub mod histogram;
+pub mod mailbox;
 pub mod number;
 pub mod rng;
 pub mod size;

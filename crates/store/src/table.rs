@@ -563,14 +563,20 @@ impl Table {
         if self.len == 0 {
             return None;
         }
-        loop {
-            let n = random(self.buckets() as u64) as usize;
+        // In a table that just lost most of its keys many buckets are empty: after some tries take
+        // the next one that is not.
+        const TRIES: usize = 128;
+        let buckets = self.buckets();
+        let mut n = 0;
+        for tries in 0..TRIES + buckets {
+            n = if tries < TRIES { random(buckets as u64) as usize } else { (n + 1) % buckets };
             let mut found = Vec::with_capacity(WORDS);
             for_each_in_chain(self.core.bucket(n), &mut |e| found.push(e));
             if !found.is_empty() {
                 return Some(found[random(found.len() as u64) as usize]);
             }
         }
+        None
     }
 }
 

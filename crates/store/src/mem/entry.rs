@@ -121,8 +121,8 @@ impl EntryPtr {
 
     #[inline]
     fn flags(self) -> u8 {
-        // SAFETY: the header is inside the allocation and initialised by `allocate`.
-        unsafe { *self.0.as_ptr().add(7) }
+        let [flags] = self.read::<1>(7);
+        flags
     }
 
     fn set_flag(self, flag: u8, on: bool) {
@@ -132,9 +132,10 @@ impl EntryPtr {
 
     #[inline]
     fn read<const N: usize>(self, offset: usize) -> [u8; N] {
-        // SAFETY: callers pass offsets of initialised fields inside the allocation (see the layout
-        // in the module's essay); the read is unaligned.
-        unsafe { self.0.as_ptr().add(offset).cast::<[u8; N]>().read_unaligned() }
+        // SAFETY: callers pass offsets inside the allocation (see the module's essay).
+        let from = unsafe { self.0.as_ptr().add(offset).cast::<[u8; N]>() };
+        // SAFETY: the fields there were initialised by `allocate`; the read is unaligned.
+        unsafe { from.read_unaligned() }
     }
 
     #[inline]

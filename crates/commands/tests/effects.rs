@@ -1,0 +1,126 @@
+//! Replaying the log of effects into an empty store gives the same dataset: what a replica, a
+//! backup and a restore will rest on.
+
+use hypercache_commands::config::Config;
+use hypercache_commands::keyspace::{DATABASES, PARTITIONS};
+use hypercache_commands::testing::Harness;
+use hypercache_journal::{Change, apply};
+use hypercache_stdx::hash::KeyHasher;
+use hypercache_store::Db;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Key, value, deadline, and whether it was edited in place, by database and key.
+type Dataset = BTreeMap<(usize, Vec<u8>), (Vec<u8>, Option<u64>)>;
+
+fn logging_config() -> Config {
+    let mut config = Config::default();
+    for (name, value) in [("notify-keyspace-events", "KEA"), ("partition-log-size", "1gb")] {
+        config.set_at_start(name, value).expect("a valid setting");
+    }
+    config
+}
+
+fn collect(db: &Db, number: usize, into: &mut Dataset) {
+    db.for_each(|e| {
+        into.insert((number, e.key().to_vec()), (e.value().to_vec(), e.deadline()));
+    });
+}
+
+/// What is in the server's keyspace.
+fn dataset(harness: &Harness) -> Dataset {
+    let mut found = Dataset::new();
+    for partition in 0..PARTITIONS as u16 {
+        let shard = harness.shared.keyspace.lock(partition);
+        for number in 0..DATABASES {
+            if let Some(db) = shard.db(number as u8) {
+                collect(db, number, &mut found);
+            }
+        }
+    }
+    found
+}
+
+/// What the logs of all partitions lead to.
+fn replay(harness: &Harness) -> Dataset {
+    let hasher = KeyHasher::new((5, 6));
+    let mut found = Dataset::new();
+    for partition in 0..PARTITIONS as u16 {
+        let shard = harness.shared.keyspace.lock(partition);
+        let mut dbs: Vec<Db> = (0..DATABASES).map(|_| Db::new(hasher, 0)).collect();
+        let read = shard.history.log.read_from(1, &mut |effect| {
+            let number = effect.db as usize;
+            if apply(&effect, hasher.hash(effect.key), &mut dbs[number]) {
+                return;
+            }
+            match effect.change {
+                Change::Flush => dbs[number] = Db::new(hasher, 0),
+                Change::Swap(other) => dbs.swap(number, other as usize),
+                other => panic!("not applied: {other:?}"),
+            }
+        });
+        read.expect("the log was kept from the start");
+        dbs.iter().enumerate().for_each(|(number, db)| collect(db, number, &mut found));
+    }
+    found
+}
+
+/// Commands over few keys, so that they meet.
+fn any_command() -> impl Strategy<Value = String> {
+    let key = || (0u8..12).prop_map(|n| format!("k{n}"));
+    let word = || prop_oneof![Just("1"), Just("-7"), Just("3.5"), Just("foobar"), Just("\"\"")];
+    let db = || 0u8..4;
+    let n = || -3i64..40;
+    prop_oneof![
+        8 => (key(), word()).prop_map(|(k, v)| format!("SET {k} {v}")),
+        2 => (key(), word(), 1u16..500).prop_map(|(k, v, t)| format!("SET {k} {v} PX {t}")),
+        2 => (key(), word()).prop_map(|(k, v)| format!("SET {k} {v} KEEPTTL GET")),
+        2 => (key(), word()).prop_map(|(k, v)| format!("APPEND {k} {v}")),
+        2 => (key(), n(), word()).prop_map(|(k, n, v)| format!("SETRANGE {k} {n} {v}")),
+        2 => (key(), n()).prop_map(|(k, n)| format!("INCRBY {k} {n}")),
+        1 => (key(), word()).prop_map(|(k, v)| format!("INCRBYFLOAT {k} {v}")),
+        2 => (key(), 0u32..300, 0u8..2).prop_map(|(k, o, b)| format!("SETBIT {k} {o} {b}")),
+        1 => (key(), n(), n()).prop_map(|(k, o, v)| format!(
+            "BITFIELD {k} OVERFLOW FAIL SET u8 #{o} {v} INCRBY i5 {o} {v} GET u3 0"
+        )),
+        1 => (key(), key(), key()).prop_map(|(a, b, c)| format!("BITOP XOR {a} {b} {c}")),
+        1 => (key(), key(), word()).prop_map(|(a, b, v)| format!("MSET {a} {v} {b} x")),
+        1 => (key(), key()).prop_map(|(a, b)| format!("MSETNX {a} 1 {b} 2")),
+        2 => (key(), n()).prop_map(|(k, n)| format!("PEXPIRE {k} {n}")),
+        1 => (key(), n()).prop_map(|(k, n)| format!("GETEX {k} PX {n}")),
+        1 => key().prop_map(|k| format!("PERSIST {k}")),
+        1 => key().prop_map(|k| format!("GETDEL {k}")),
+        1 => (key(), key()).prop_map(|(a, b)| format!("DEL {a} {b}")),
+        2 => (key(), key()).prop_map(|(a, b)| format!("RENAME {a} {b}")),
+        1 => (key(), key()).prop_map(|(a, b)| format!("RENAMENX {a} {b}")),
+        2 => (key(), key(), db()).prop_map(|(a, b, d)| format!("COPY {a} {b} DB {d} REPLACE")),
+        1 => (key(), db()).prop_map(|(k, d)| format!("MOVE {k} {d}")),
+        2 => db().prop_map(|d| format!("SELECT {d}")),
+        1 => (db(), db()).prop_map(|(a, b)| format!("SWAPDB {a} {b}")),
+        1 => Just("FLUSHDB".to_owned()),
+        2 => Just("MULTI".to_owned()),
+        4 => Just("EXEC".to_owned()),
+        3 => key().prop_map(|k| format!("GET {k}")),
+        3 => (1u32..100).prop_map(|ms| format!("pass {ms}")),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn replaying_the_effects_gives_the_same_dataset(
+        commands in proptest::collection::vec(any_command(), 1..300),
+    ) {
+        let mut harness = Harness::new(logging_config());
+        for command in &commands {
+            match command.strip_prefix("pass ") {
+                Some(ms) => harness.worker.now_ms += ms.parse::<u64>().expect("a number"),
+                None => {
+                    harness.run(command);
+                }
+            }
+        }
+        prop_assert_eq!(replay(&harness), dataset(&harness), "after {:#?}", commands);
+    }
+}

@@ -1,0 +1,239 @@
+//! The database against a simple model: a map from keys to values with deadlines.
+
+use hypercache_stdx::hash::KeyHasher;
+use hypercache_stdx::rng::Rng;
+use hypercache_store::{Db, Key, Payload, Ttl};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const START_MS: u64 = 1_000_000;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Set { key: u16, len: usize, shared: bool, ttl: Option<Option<u64>> },
+    SetTtl { key: u16, ttl: Option<u64> },
+    Edit { key: u16, len: usize, at: usize },
+    Remove { key: u16 },
+    Get { key: u16 },
+    Expire { after_ms: u64, max: usize },
+    Random { n: u64 },
+}
+
+/// Few keys, so that they meet; some long ones, whose lengths are kept apart.
+fn key_bytes(key: u16) -> Vec<u8> {
+    let mut bytes = format!("k{key}").into_bytes();
+    if key.is_multiple_of(7) {
+        bytes.resize(bytes.len() + 250 + usize::from(key % 20), b'x');
+    }
+    bytes
+}
+
+fn any_len() -> impl Strategy<Value = usize> {
+    prop_oneof![8 => 0usize..100, 2 => 100usize..3000, 1 => 16_380usize..16_390, 1 => 60_000usize..70_000]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let key = || 0u16..400;
+    let after = || 1u64..5000;
+    prop_oneof![
+        6 => (key(), any_len(), any::<bool>(), proptest::option::of(proptest::option::of(after())))
+            .prop_map(|(key, len, shared, ttl)| Step::Set { key, len, shared, ttl }),
+        2 => (key(), proptest::option::of(after())).prop_map(|(key, ttl)| Step::SetTtl { key, ttl }),
+        2 => (key(), any_len(), any::<usize>()).prop_map(|(key, len, at)| Step::Edit { key, len, at }),
+        2 => key().prop_map(|key| Step::Remove { key }),
+        2 => key().prop_map(|key| Step::Get { key }),
+        1 => (1u64..3000, 1usize..200).prop_map(|(after_ms, max)| Step::Expire { after_ms, max }),
+        1 => any::<u64>().prop_map(|n| Step::Random { n }),
+    ]
+}
+
+#[derive(Default)]
+struct Model {
+    keys: BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>,
+}
+
+struct Pair {
+    db: Db,
+    model: Model,
+    hasher: KeyHasher,
+    now_ms: u64,
+    fill: u8,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let hasher = KeyHasher::new((1, 2));
+        let (db, model) = (Db::new(hasher, START_MS), Model::default());
+        Pair { db, model, hasher, now_ms: START_MS, fill: 0 }
+    }
+
+    fn key<'a>(&self, bytes: &'a [u8]) -> Key<'a> {
+        Key { bytes, hash: self.hasher.hash(bytes) }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Set { key, len, shared, ttl } => self.set(&key_bytes(key), len, shared, ttl),
+            Step::SetTtl { key, ttl } => self.set_ttl(&key_bytes(key), ttl),
+            Step::Edit { key, len, at } => self.edit(&key_bytes(key), len, at),
+            Step::Remove { key } => {
+                let bytes = key_bytes(key);
+                let removed = self.db.remove(self.key(&bytes));
+                let expected = self.model.keys.remove(&bytes);
+                assert_eq!(removed.is_some(), expected.is_some());
+                if let (Some(removed), Some((value, deadline))) = (removed, expected) {
+                    assert_eq!((removed.key(), removed.value()), (&bytes[..], &value[..]));
+                    assert_eq!(removed.deadline(), deadline);
+                }
+            }
+            Step::Get { key } => self.check_key(&key_bytes(key)),
+            Step::Expire { after_ms, max } => self.expire(after_ms, max),
+            Step::Random { n } => {
+                let mut rng = Rng::new(n);
+                let random = self.db.random(|bound| rng.below(bound));
+                let random = random.map(|entry| entry.key().to_vec());
+                assert_eq!(random.is_some(), !self.model.keys.is_empty());
+                assert!(random.is_none_or(|key| self.model.keys.contains_key(&key)));
+            }
+        }
+        assert_eq!(self.db.len(), self.model.keys.len());
+        let expires = self.model.keys.values().filter(|(_, deadline)| deadline.is_some()).count();
+        assert_eq!(self.db.expires(), expires);
+    }
+
+    fn set(&mut self, bytes: &[u8], len: usize, shared: bool, ttl: Option<Option<u64>>) {
+        self.fill = self.fill.wrapping_add(1);
+        let value = vec![self.fill; len];
+        let payload =
+            if shared { Payload::Blob(Arc::new(value.clone())) } else { Payload::Slice(&value) };
+        let old = self.model.keys.get(bytes);
+        let (ttl, deadline) = match ttl {
+            None => (Ttl::Keep, old.and_then(|(_, deadline)| *deadline)),
+            Some(None) => (Ttl::Clear, None),
+            Some(Some(after)) => (Ttl::At(self.now_ms + after), Some(self.now_ms + after)),
+        };
+        let existed = old.is_some();
+        let key = self.key(bytes);
+        assert_eq!(self.db.set(key, payload, ttl, 7), existed);
+        self.model.keys.insert(bytes.to_vec(), (value, deadline));
+        self.check_key(bytes);
+    }
+
+    fn set_ttl(&mut self, bytes: &[u8], ttl: Option<u64>) {
+        let deadline = ttl.map(|after| self.now_ms + after);
+        let key = self.key(bytes);
+        let was_there = self.db.set_ttl(key, deadline.map_or(Ttl::Clear, Ttl::At));
+        assert_eq!(was_there, self.model.keys.contains_key(bytes));
+        if let Some((_, old)) = self.model.keys.get_mut(bytes) {
+            *old = deadline;
+        }
+        self.check_key(bytes);
+    }
+
+    fn edit(&mut self, bytes: &[u8], len: usize, at: usize) {
+        self.fill = self.fill.wrapping_add(1);
+        let (key, fill) = (self.key(bytes), self.fill);
+        let write = |value: &mut [u8]| {
+            if !value.is_empty() {
+                let at = at % value.len();
+                value[at] = fill;
+            }
+        };
+        self.db.edit(key, len, 9, write);
+        let (value, _) = self.model.keys.entry(bytes.to_vec()).or_default();
+        value.resize(len, 0);
+        write(value);
+        self.check_key(bytes);
+    }
+
+    fn check_key(&self, bytes: &[u8]) {
+        let entry = self.db.get(self.key(bytes));
+        let expected = self.model.keys.get(bytes);
+        assert_eq!(entry.is_some(), expected.is_some());
+        if let (Some(entry), Some((value, deadline))) = (entry, expected) {
+            assert_eq!(entry.key(), bytes);
+            assert!(entry.value() == value, "the value differs");
+            assert_eq!(entry.deadline(), *deadline);
+        }
+    }
+
+    /// Whatever is removed was due; what is due for a tick or more is removed when there is room.
+    fn expire(&mut self, after_ms: u64, max: usize) {
+        self.now_ms += after_ms;
+        let mut gone = Vec::new();
+        let looked = self.db.expire_due(self.now_ms, max, &mut |e| gone.push(e.key().to_vec()));
+        for key in gone {
+            let (_, deadline) = self.model.keys.remove(&key).expect("it was there");
+            assert!(deadline.is_some_and(|at| at < self.now_ms), "it was not due");
+        }
+        const TICK_MS: u64 = 256;
+        if looked < max {
+            let late = |at: &Option<u64>| at.is_some_and(|at| at + TICK_MS < self.now_ms);
+            assert!(!self.model.keys.values().any(|(_, deadline)| late(deadline)), "left behind");
+        }
+    }
+
+    fn check_all(&self) {
+        self.model.keys.keys().for_each(|key| self.check_key(key));
+        let mut seen = BTreeSet::new();
+        let mut cursor = 0;
+        loop {
+            cursor = self.db.scan(cursor, |entry| {
+                seen.insert(entry.key().to_vec());
+            });
+            if cursor == 0 {
+                break;
+            }
+        }
+        assert!(seen.iter().eq(self.model.keys.keys()), "a walk sees every key");
+        let mut bytes = 0;
+        self.db.for_each(|entry| bytes += entry.bytes_used());
+        assert_eq!(self.db.bytes() - self.db.overhead_bytes(), bytes, "accounting is exact");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_database_is_its_model(steps in proptest::collection::vec(any_step(), 1..600)) {
+        let mut pair = Pair::new();
+        steps.iter().for_each(|step| pair.step(step));
+        pair.check_all();
+    }
+
+    /// A key that is there from first to last is seen by a walk, whatever comes and goes meanwhile.
+    #[test]
+    fn a_walk_misses_no_key_while_the_table_changes(
+        changes in proptest::collection::vec((0u32..20_000, any::<bool>()), 1..4000),
+    ) {
+        let hasher = KeyHasher::new((3, 4));
+        let mut db = Db::new(hasher, START_MS);
+        let put = |db: &mut Db, bytes: &[u8]| {
+            let key = Key { bytes, hash: hasher.hash(bytes) };
+            db.set(key, Payload::Slice(b"v"), Ttl::Clear, 1);
+        };
+        let stays: BTreeSet<Vec<u8>> = (0..200).map(|n| format!("stay{n}").into_bytes()).collect();
+        stays.iter().for_each(|key| put(&mut db, key));
+        let mut seen = BTreeSet::new();
+        let (mut cursor, mut changes) = (0, changes.chunks(16));
+        loop {
+            cursor = db.scan(cursor, |entry| {
+                seen.insert(entry.key().to_vec());
+            });
+            if cursor == 0 {
+                break;
+            }
+            for (n, is_put) in changes.next().unwrap_or_default() {
+                let bytes = format!("other{n}").into_bytes();
+                if *is_put {
+                    put(&mut db, &bytes);
+                } else {
+                    db.remove(Key { bytes: &bytes, hash: hasher.hash(&bytes) });
+                }
+            }
+        }
+        prop_assert!(stays.is_subset(&seen));
+    }
+}
