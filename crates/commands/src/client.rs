@@ -5,9 +5,9 @@
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 /// Names that a client gave itself; most give none.
 #[derive(Debug, Default, Clone)]
@@ -55,6 +55,8 @@ pub struct Client {
     pub output_bytes: AtomicU64,
     /// Set by CLIENT KILL and by a publisher that finds the output beyond its limit.
     pub is_killed: AtomicBool,
+    /// The other end: `address:port`, or `path:0` of a Unix socket. Set when it connects.
+    pub peer: OnceLock<Box<str>>,
     names: Mutex<Option<Box<Names>>>,
 }
 
@@ -104,8 +106,15 @@ impl Client {
             query_bytes: AtomicU32::new(0),
             output_bytes: AtomicU64::new(0),
             is_killed: AtomicBool::new(false),
+            peer: OnceLock::new(),
             names: Mutex::new(None),
         }
+    }
+
+    /// The other end as it is shown; `?:0` when it is not known.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.peer.get().map_or("?:0", |peer| peer)
     }
 
     /// Whether a flag is set.

@@ -263,10 +263,15 @@ fn checked(
     {
         return outcome;
     }
-    if cx.shared.monitor_count.load(Relaxed) > 0 && !flags.has(Flags::SKIP_MONITOR) {
-        crate::server::feed_monitors(cx.shared, cx.session, request.args);
+    let is_monitored = cx.shared.monitor_count.load(Relaxed) > 0;
+    if is_monitored && !crate::monitor::may_run(&cx.session.client, entry) {
+        let error = ReplyError::Text("ERR Replica can't interact with the keyspace");
+        return reject(cx, entry, error);
     }
     timed(cx, timer, request, entry);
+    if is_monitored {
+        crate::monitor::feed_monitors(cx.shared, cx.session, entry, request.args);
+    }
     Ok(())
 }
 

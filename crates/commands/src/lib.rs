@@ -25,7 +25,10 @@ mod database;
 mod debug;
 mod expire;
 mod generic;
+pub mod monitor;
+mod redact;
 mod server;
+pub mod slowlog;
 mod string;
 mod transaction;
 

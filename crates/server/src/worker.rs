@@ -253,6 +253,9 @@ impl<D: Driver> Worker<D> {
         let worker = self.commands.id as u16;
         let client = Arc::new(Client::new(id, worker, fd.as_raw_fd(), now_s));
         client.set_flag(ClientFlags::UNIX, is_unix);
+        if let Some(peer) = self.peer_of(&fd, is_unix) {
+            assert!(client.peer.set(peer).is_ok(), "a new client has no peer yet");
+        }
         let token = self.connections.reserve();
         if self.driver.add(token, fd).is_err() {
             // Out of kernel resources: dropping the descriptor tells the peer.
@@ -262,6 +265,15 @@ impl<D: Driver> Worker<D> {
         self.shared.clients.add(Arc::clone(&client));
         let session = Session::new(client, !hot.has_password.load(Relaxed));
         self.connections.insert(token, Connection::new(session));
+    }
+
+    /// The other end of a new connection, as it is shown.
+    fn peer_of(&self, fd: &OwnedFd, is_unix: bool) -> Option<Box<str>> {
+        if is_unix {
+            return Some(format!("{}:0", self.shared.config.get("unixsocket")).into());
+        }
+        let address = rustix::net::getpeername(fd).ok()?;
+        Some(std::net::SocketAddr::try_from(address).ok()?.to_string().into())
     }
 
     /// Notes that a connection has something to read: new bytes, a large argument, or requests
@@ -554,7 +566,9 @@ impl<D: Driver> Worker<D> {
         let output_bytes = unsent + connection.waiting_bytes();
         let client = &connection.session.client;
         let query_bytes = connection.partial.as_ref().map_or(0, |p| p.query_bytes());
-        if output_bytes + query_bytes + connection.counted_bytes > 0 {
+        // Another worker may have counted messages in, which are gone now.
+        let counted = connection.counted_bytes as u64 + client.output_bytes.load(Relaxed);
+        if output_bytes + query_bytes > 0 || counted > 0 {
             client.output_bytes.store(output_bytes as u64, Relaxed);
             client.query_bytes.store(query_bytes as u32, Relaxed);
             let now = output_bytes + query_bytes;
