@@ -25,14 +25,20 @@ mod database;
 mod debug;
 mod expire;
 mod generic;
+mod info;
 pub mod monitor;
 mod redact;
+pub mod sampler;
 mod server;
 pub mod slowlog;
 mod string;
+mod system;
 mod transaction;
 
 pub use context::{Cx, Worker};
 pub use error::{Outcome, ReplyError};
 pub use session::Session;
 pub use shared::Shared;
+
+/// The version of Redis that clients may take this server for.
+pub const REDIS_VERSION: &str = "7.4.0";

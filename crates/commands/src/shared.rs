@@ -5,6 +5,7 @@ use crate::client::{Client, Clients};
 use crate::config::Config;
 use crate::keyspace::Keyspace;
 use crate::pubsub::PubSub;
+use crate::sampler::Sampler;
 use crate::server::LatencyMonitor;
 use crate::slowlog::SlowLog;
 use crate::stats::WorkerStats;
@@ -123,6 +124,8 @@ pub struct Shared {
     pub slowlog: SlowLog,
     /// LATENCY.
     pub latency: LatencyMonitor,
+    /// Rates of some counters.
+    pub sampler: Sampler,
     /// One per worker, same order as `mailboxes`; and one more for threads that are no workers.
     pub stats: Vec<Arc<WorkerStats>>,
     /// One per worker, set once the workers exist.
@@ -161,6 +164,7 @@ impl Shared {
             pubsub: PubSub::default(),
             slowlog: SlowLog::default(),
             latency: LatencyMonitor::default(),
+            sampler: Sampler::default(),
             stats: (0..=workers).map(|_| Arc::new(WorkerStats::default())).collect(),
             mailboxes: OnceLock::new(),
             pause: Pause::default(),
@@ -206,6 +210,12 @@ impl Shared {
             self.stats[client.worker as usize].output_limit_closed.add(1);
         }
         self.kill(client);
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.stats.len() - 1
     }
 
     /// The sum over all workers of a counter.

@@ -324,6 +324,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::server::COMMANDS,
     crate::slowlog::COMMANDS,
     crate::monitor::COMMANDS,
+    crate::info::COMMANDS,
     crate::debug::COMMANDS,
 ];
 

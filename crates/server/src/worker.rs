@@ -690,6 +690,9 @@ impl<D: Driver> Worker<D> {
     }
 
     fn tick(&mut self, now_ms: u64) {
+        if self.commands.id == 0 {
+            self.shared.sampler.sample(&self.shared, now_ms);
+        }
         if self.expiring.is_none() && self.shared.is_active_expire.load(Relaxed) {
             self.expiring = Some(0);
         }
