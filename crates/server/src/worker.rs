@@ -272,7 +272,7 @@ impl<D: Driver> Worker<D> {
         if is_unix {
             return Some(format!("{}:0", self.shared.config.get("unixsocket")).into());
         }
-        let address = rustix::net::getpeername(fd).ok()?;
+        let address = rustix::net::getpeername(fd).ok()??;
         Some(std::net::SocketAddr::try_from(address).ok()?.to_string().into())
     }
 
