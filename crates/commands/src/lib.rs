@@ -26,12 +26,14 @@ mod debug;
 mod expire;
 mod generic;
 mod info;
+mod introspect;
 pub mod monitor;
 mod redact;
 pub mod sampler;
 mod server;
 pub mod slowlog;
 mod string;
+mod syntax;
 mod system;
 mod transaction;
 

@@ -325,6 +325,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::slowlog::COMMANDS,
     crate::monitor::COMMANDS,
     crate::info::COMMANDS,
+    crate::introspect::COMMANDS,
     crate::debug::COMMANDS,
 ];
 
