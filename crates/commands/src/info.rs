@@ -5,7 +5,7 @@ use crate::error::Outcome;
 use crate::keyspace::DATABASES;
 use crate::sampler::Sampled;
 use crate::shared::Shared;
-use crate::stats::{CommandStats, LATENCY_BUCKETS};
+use crate::stats::{CommandStats, LATENCY_BUCKETS, LATENCY_FIRST_BITS};
 use crate::table::{Acl, Command, Entry, Flags, Group, Keys, table};
 use crate::{REDIS_VERSION, system};
 use hypercache_protocol::parse::Args;
@@ -390,9 +390,9 @@ impl CommandSum {
         for (i, count) in self.latency.iter().enumerate().filter(|(_, count)| **count > 0) {
             let count = *count as f64;
             if below + count >= rank {
-                let start = if i == 0 { 0.0 } else { (1u64 << (i - 1)) as f64 };
-                let end = (1u64 << i) as f64;
-                return start + (end - start) * (rank - below) / count;
+                let end_us = (1u64 << (LATENCY_FIRST_BITS as usize + i)) as f64 / 1000.0;
+                let start_us = if i == 0 { 0.0 } else { end_us / 2.0 };
+                return start_us + (end_us - start_us) * (rank - below) / count;
             }
             below += count;
         }
@@ -546,8 +546,8 @@ mod tests {
         assert_eq!(sum.percentile_us(50.0), 0.0);
         sum.latency[3] = 100;
         sum.latency[10] = 1;
-        assert_eq!(sum.percentile_us(100.0), 1024.0);
-        assert!((4.0..=8.0).contains(&sum.percentile_us(50.0)));
-        assert!((4.0..=8.0).contains(&sum.percentile_us(0.0)));
+        assert_eq!(sum.percentile_us(100.0), 1048.576);
+        assert!((4.096..=8.192).contains(&sum.percentile_us(50.0)));
+        assert!((4.096..=8.192).contains(&sum.percentile_us(0.0)));
     }
 }

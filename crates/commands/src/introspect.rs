@@ -145,7 +145,9 @@ fn write_info(reply: &mut Reply<'_>, entry: &Entry) {
     reply.array(10);
     reply.bulk(entry.full_name.as_bytes());
     reply.int(i64::from(row.arity));
-    write_names(reply, row.flags.names());
+    // Redis 7.0 has no word for this one.
+    let flags = Flags(row.flags.0 & !Flags::MAY_REPLICATE.0);
+    write_names(reply, flags.names());
     reply.int(first as i64);
     reply.int(last as i64);
     reply.int(step as i64);

@@ -27,6 +27,8 @@ mod expire;
 mod generic;
 mod info;
 mod introspect;
+pub mod latency;
+mod memory;
 pub mod monitor;
 mod redact;
 pub mod sampler;

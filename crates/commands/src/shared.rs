@@ -4,9 +4,9 @@
 use crate::client::{Client, Clients};
 use crate::config::Config;
 use crate::keyspace::Keyspace;
+use crate::latency::LatencyMonitor;
 use crate::pubsub::PubSub;
 use crate::sampler::Sampler;
-use crate::server::LatencyMonitor;
 use crate::slowlog::SlowLog;
 use crate::stats::WorkerStats;
 use hypercache_stdx::{clock, rng};
@@ -210,6 +210,14 @@ impl Shared {
             self.stats[client.worker as usize].output_limit_closed.add(1);
         }
         self.kill(client);
+    }
+
+    /// Tells all workers to stop, and wakes them.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        if let Some(mailboxes) = self.mailboxes.get() {
+            mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
+        }
     }
 
     /// How many workers there are.

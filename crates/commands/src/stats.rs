@@ -40,12 +40,15 @@ pub struct CommandStats {
     pub rejected: Counter,
     /// Ended with an error.
     pub failed: Counter,
-    /// Executions by time taken: bucket `i` counts those below `2^i` microseconds.
+    /// Executions by time taken: bucket `i` counts those below `2^(10 + i)` nanoseconds that no
+    /// lower bucket counts.
     pub latency: [Counter; LATENCY_BUCKETS],
 }
 
-/// Powers of two of microseconds that latency is counted in: up to 2^30 us, 18 minutes.
+/// Powers of two that latency is counted in: up to 2^40 ns, 18 minutes.
 pub const LATENCY_BUCKETS: usize = 31;
+/// The first bucket counts what took less than two to this power nanoseconds.
+pub const LATENCY_FIRST_BITS: u32 = 10;
 
 /// Error codes counted apart; replies with further ones count in the total only.
 const ERROR_CODES_MAX: usize = 128;
@@ -178,7 +181,7 @@ impl WorkerStats {
         stats.calls.add(calls);
         stats.nanos.add(calls * nanos);
         stats.failed.add(failed);
-        let bucket = (u64::BITS - (nanos / 1000).leading_zeros()) as usize;
+        let bucket = (u64::BITS - (nanos >> LATENCY_FIRST_BITS).leading_zeros()) as usize;
         stats.latency[bucket.min(LATENCY_BUCKETS - 1)].add(calls);
         self.commands_processed.add(calls);
     }

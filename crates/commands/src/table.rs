@@ -326,6 +326,8 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::monitor::COMMANDS,
     crate::info::COMMANDS,
     crate::introspect::COMMANDS,
+    crate::memory::COMMANDS,
+    crate::latency::COMMANDS,
     crate::debug::COMMANDS,
 ];
 
