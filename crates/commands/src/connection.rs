@@ -186,7 +186,7 @@ fn select(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 
 fn reset(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     let (shared, session) = (cx.shared, &mut *cx.session);
-    crate::server::stop_monitoring(shared, session);
+    crate::monitor::stop_monitoring(shared, session);
     session.discard_transaction(shared);
     crate::pubsub::unsubscribe_all(shared, session);
     session.client.rename(|names| names.name = Box::default());

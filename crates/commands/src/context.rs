@@ -1,10 +1,12 @@
 //! What a command's function is handed.
 
+use crate::error::ReplyError;
 use crate::keyspace::Keys;
 use crate::session::Session;
 use crate::shared::Shared;
 use crate::stats::WorkerStats;
 use crate::table::Entry;
+use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::Reply;
 use hypercache_stdx::{clock, rng::Rng};
 use std::sync::Arc;
@@ -53,4 +55,17 @@ pub struct Cx<'a> {
     pub reply: Reply<'a>,
     /// The command's row; of a subcommand, the subcommand's.
     pub entry: &'static Entry,
+}
+
+impl Cx<'_> {
+    /// The error of a subcommand whose arguments no form of it takes.
+    #[cold]
+    pub fn subcommand_syntax(&mut self, args: Args<'_>) -> ReplyError {
+        let container = String::from_utf8_lossy(args.get(0)).to_ascii_uppercase();
+        let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
+        text.extend_from_slice(&args.get(1)[..args.get(1).len().min(128)]);
+        text.extend_from_slice(format!("'. Try {container} HELP.").as_bytes());
+        self.reply.error(&text);
+        ReplyError::Written
+    }
 }

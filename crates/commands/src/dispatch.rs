@@ -145,7 +145,7 @@ impl<'a> Executor<'a> {
     #[cold]
     pub fn fail(&mut self, text: &str) {
         self.cx.reply.error(text.as_bytes());
-        self.cx.worker.stats.error_replies.add(1);
+        self.cx.worker.stats.count_error(text.as_bytes());
         self.cx.session.is_closing = true;
     }
 
@@ -155,7 +155,10 @@ impl<'a> Executor<'a> {
         let mark = self.cx.reply.output().mark();
         let result = match resolve(request) {
             Ok(entry) => checked(&mut self.cx, self.timer, request, entry),
-            Err(text) => {
+            Err(Unresolved { entry, text }) => {
+                if let Some(entry) = entry {
+                    self.cx.worker.stats.commands[entry.id].rejected.add(1);
+                }
                 refuse(&mut self.cx, &text);
                 Ok(())
             }
@@ -189,25 +192,38 @@ fn finish_reply_mode(session: &mut Session, out: &mut Output, mark: (usize, usiz
 #[cold]
 fn refuse(cx: &mut Cx<'_>, text: &[u8]) {
     cx.reply.error(text);
-    cx.worker.stats.error_replies.add(1);
+    cx.worker.stats.count_error(text);
     if let Some(multi) = &mut cx.session.multi {
         multi.is_aborted = true;
     }
 }
 
+/// Why no row will run.
+struct Unresolved {
+    /// The row whose number of arguments is another, if that is why.
+    entry: Option<&'static Entry>,
+    text: Vec<u8>,
+}
+
 /// The row that will run: of a container, the subcommand's. Checks names and number of arguments.
 #[inline]
-fn resolve(request: &Request<'_>) -> Result<&'static Entry, Vec<u8>> {
-    let Some(mut entry) = request.entry else { return Err(unknown_command(request.args)) };
+fn resolve(request: &Request<'_>) -> Result<&'static Entry, Unresolved> {
+    let Some(mut entry) = request.entry else {
+        return Err(Unresolved { entry: None, text: unknown_command(request.args) });
+    };
     if !entry.subcommands.is_empty() && request.args.len() > 1 {
         entry = match entry.subcommand(request.args.get(1)) {
             Some(sub) => sub,
-            None => return Err(unknown_subcommand(entry, request.args.get(1))),
+            None => {
+                let text = unknown_subcommand(entry, request.args.get(1));
+                return Err(Unresolved { entry: None, text });
+            }
         };
     }
     if !entry.row.accepts(request.args.len()) {
         let name = &entry.full_name;
-        return Err(format!("ERR wrong number of arguments for '{name}' command").into_bytes());
+        let text = format!("ERR wrong number of arguments for '{name}' command").into_bytes();
+        return Err(Unresolved { entry: Some(entry), text });
     }
     Ok(entry)
 }
@@ -263,10 +279,15 @@ fn checked(
     {
         return outcome;
     }
-    if cx.shared.monitor_count.load(Relaxed) > 0 && !flags.has(Flags::SKIP_MONITOR) {
-        crate::server::feed_monitors(cx.shared, cx.session, request.args);
+    let is_monitored = cx.shared.monitor_count.load(Relaxed) > 0;
+    if is_monitored && !crate::monitor::may_run(&cx.session.client, entry) {
+        let error = ReplyError::Text("ERR Replica can't interact with the keyspace");
+        return reject(cx, entry, error);
     }
     timed(cx, timer, request, entry);
+    if is_monitored {
+        crate::monitor::feed_monitors(cx.shared, cx.session, entry, request.args);
+    }
     Ok(())
 }
 
@@ -327,11 +348,21 @@ fn timed(cx: &mut Cx<'_>, timer: &mut Timer, request: &Request<'_>, entry: &'sta
 #[inline]
 pub(crate) fn run(cx: &mut Cx<'_>, args: Args<'_>) -> bool {
     let Err(error) = (cx.entry.row.run)(cx, args) else { return false };
-    if error != ReplyError::Written {
+    if error == ReplyError::Written {
+        cx.worker.stats.count_error(last_error(&cx.reply.output().bytes));
+    } else {
         cx.reply.error(error.text().as_bytes());
+        cx.worker.stats.count_error(error.text().as_bytes());
     }
-    cx.worker.stats.error_replies.add(1);
     true
+}
+
+/// The text of the error that an output ends with.
+#[cold]
+fn last_error(output: &[u8]) -> &[u8] {
+    let line = output.strip_suffix(b"\r\n").unwrap_or(output);
+    let start = memchr::memrchr(b'\n', line).map_or(0, |at| at + 1);
+    line[start..].strip_prefix(b"-").unwrap_or_default()
 }
 
 /// Ends a command's hold on its partitions; notifications leave in the order of the effects.

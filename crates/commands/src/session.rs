@@ -134,7 +134,7 @@ impl Session {
     pub fn close(&mut self, shared: &Shared) {
         self.discard_transaction(shared);
         crate::pubsub::unsubscribe_all(shared, self);
-        crate::server::stop_monitoring(shared, self);
+        crate::monitor::stop_monitoring(shared, self);
         shared.clients.remove(self.client.id);
     }
 }

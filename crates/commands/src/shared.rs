@@ -4,8 +4,10 @@
 use crate::client::{Client, Clients};
 use crate::config::Config;
 use crate::keyspace::Keyspace;
+use crate::latency::LatencyMonitor;
 use crate::pubsub::PubSub;
-use crate::server::{LatencyMonitor, SlowLog};
+use crate::sampler::Sampler;
+use crate::slowlog::SlowLog;
 use crate::stats::WorkerStats;
 use hypercache_stdx::{clock, mailbox, rng};
 use parking_lot::Mutex;
@@ -118,6 +120,8 @@ pub struct Shared {
     pub slowlog: SlowLog,
     /// LATENCY.
     pub latency: LatencyMonitor,
+    /// Rates of some counters.
+    pub sampler: Sampler,
     /// One per worker, same order as `mailboxes`; and one more for threads that are no workers.
     pub stats: Vec<Arc<WorkerStats>>,
     /// One per worker, set once the workers exist.
@@ -156,6 +160,7 @@ impl Shared {
             pubsub: PubSub::default(),
             slowlog: SlowLog::default(),
             latency: LatencyMonitor::default(),
+            sampler: Sampler::default(),
             stats: (0..=workers).map(|_| Arc::new(WorkerStats::default())).collect(),
             mailboxes: OnceLock::new(),
             pause: Pause::default(),
@@ -214,6 +219,20 @@ impl Shared {
                 self.send(i as u16, Message::ResetStats);
             }
         }
+    }
+
+    /// Tells all workers to stop, and wakes them.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        if let Some(mailboxes) = self.mailboxes.get() {
+            mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
+        }
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.stats.len() - 1
     }
 
     /// The sum over all workers of a counter.

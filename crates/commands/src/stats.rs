@@ -2,6 +2,7 @@
 //! instruction) and summed by whoever reads.
 
 use crate::table::table;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
 
 /// A counter with one writer.
@@ -39,12 +40,18 @@ pub struct CommandStats {
     pub rejected: Counter,
     /// Ended with an error.
     pub failed: Counter,
-    /// Executions by time taken: bucket `i` counts those below `2^i` microseconds.
+    /// Executions by time taken: bucket `i` counts those below `2^(10 + i)` nanoseconds that no
+    /// lower bucket counts.
     pub latency: [Counter; LATENCY_BUCKETS],
 }
 
-/// Powers of two of microseconds that latency is counted in: up to 2^30 us, 18 minutes.
+/// Powers of two that latency is counted in: up to 2^40 ns, 18 minutes.
 pub const LATENCY_BUCKETS: usize = 31;
+/// The first bucket counts what took less than two to this power nanoseconds.
+pub const LATENCY_FIRST_BITS: u32 = 10;
+
+/// Error codes counted apart; replies with further ones count in the total only.
+const ERROR_CODES_MAX: usize = 128;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)+) => {
@@ -54,6 +61,8 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: Counter,)+
             /// Bytes of keyspace and buffers that this worker added less those it freed.
             bytes: AtomicIsize,
+            /// Error replies by code. Only looked at when there is an error.
+            errors: Mutex<Vec<(Box<str>, u64)>>,
             /// By [`crate::table::Entry::id`].
             pub commands: Box<[CommandStats]>,
         }
@@ -64,6 +73,7 @@ macro_rules! counters {
                 WorkerStats {
                     $($name: Counter::default(),)+
                     bytes: AtomicIsize::new(0),
+                    errors: Mutex::default(),
                     commands: commands.collect(),
                 }
             }
@@ -73,6 +83,7 @@ macro_rules! counters {
             /// CONFIG RESETSTAT.
             pub fn reset(&self) {
                 $(self.$name.reset();)+
+                self.errors.lock().clear();
                 for command in &self.commands {
                     command.calls.reset();
                     command.nanos.reset();
@@ -121,6 +132,27 @@ counters! {
 }
 
 impl WorkerStats {
+    /// Counts an error reply whose text, code first, is `line`.
+    #[cold]
+    pub fn count_error(&self, line: &[u8]) {
+        self.error_replies.add(1);
+        let code = line[..line.len().min(32)].split(|&b| b == b' ').next().unwrap_or_default();
+        // A text without a code, as Redis counts it.
+        let code = if code.len() == line.len().min(32) { b"ERR" } else { code };
+        let mut errors = self.errors.lock();
+        if let Some((_, count)) = errors.iter_mut().find(|(known, _)| known.as_bytes() == code) {
+            *count += 1;
+        } else if errors.len() < ERROR_CODES_MAX {
+            errors.push((String::from_utf8_lossy(code).into(), 1));
+        }
+    }
+
+    /// Error replies by code.
+    #[must_use]
+    pub fn error_codes(&self) -> Vec<(Box<str>, u64)> {
+        self.errors.lock().clone()
+    }
+
     /// Counts a read of a key.
     #[inline]
     pub fn count_lookup(&self, hit: bool) {
@@ -149,7 +181,7 @@ impl WorkerStats {
         stats.calls.add(calls);
         stats.nanos.add(calls * nanos);
         stats.failed.add(failed);
-        let bucket = (u64::BITS - (nanos / 1000).leading_zeros()) as usize;
+        let bucket = (u64::BITS - (nanos >> LATENCY_FIRST_BITS).leading_zeros()) as usize;
         stats.latency[bucket.min(LATENCY_BUCKETS - 1)].add(calls);
         self.commands_processed.add(calls);
     }

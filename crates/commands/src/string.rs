@@ -401,12 +401,12 @@ fn getex(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
             cx.keys.delete(key, Event::Del);
         }
         Some((_, at)) => cx.keys.set_ttl(key, Some(at), Event::Expire),
-        None if options.expiry == ExpiryOption::Persist => {
-            if cx.keys.peek(key).is_some_and(|e| e.deadline().is_some()) {
+        None => {
+            let persists = options.expiry == ExpiryOption::Persist;
+            if persists && cx.keys.peek(key).is_some_and(|e| e.deadline().is_some()) {
                 cx.keys.set_ttl(key, None, Event::Persist);
             }
         }
-        None => {}
     }
     Ok(())
 }

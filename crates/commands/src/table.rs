@@ -252,6 +252,8 @@ pub struct Command {
     /// Transcript that is run as a test: lines of `> COMMAND` and the replies as the shell shows
     /// them.
     pub examples: &'static str,
+    /// Hints for proxies and libraries, as COMMAND INFO shows them.
+    pub tips: &'static [&'static str],
     /// The second words, of a container.
     pub subcommands: &'static [Command],
 }
@@ -271,6 +273,7 @@ impl Command {
         complexity: "O(1)",
         syntax: "",
         examples: "",
+        tips: &[],
         subcommands: &[],
     };
 
@@ -323,6 +326,12 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::transaction::COMMANDS,
     crate::server::COMMANDS,
     crate::config_command::COMMANDS,
+    crate::slowlog::COMMANDS,
+    crate::monitor::COMMANDS,
+    crate::info::COMMANDS,
+    crate::introspect::COMMANDS,
+    crate::memory::COMMANDS,
+    crate::latency::COMMANDS,
     crate::debug::COMMANDS,
 ];
 

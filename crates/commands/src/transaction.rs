@@ -185,6 +185,9 @@ fn run_queue(cx: &mut Cx<'_>, multi: &Multi) {
         cx.entry = entry;
         let failed = dispatch::run(cx, args.as_args());
         cx.worker.stats.count_commands(entry.id, 1, 0, u64::from(failed));
+        if cx.shared.monitor_count.load(Relaxed) > 0 {
+            crate::monitor::feed_monitors(cx.shared, cx.session, entry, args.as_args());
+        }
     }
     cx.entry = exec;
 }

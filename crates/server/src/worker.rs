@@ -598,7 +598,9 @@ impl<D: Driver> Worker<D> {
         let output_bytes = unsent + connection.waiting_bytes();
         let client = &connection.session.client;
         let query_bytes = connection.partial.as_ref().map_or(0, |p| p.query_bytes());
-        if output_bytes + query_bytes + connection.counted_bytes > 0 {
+        // Another worker may have counted messages in, which are gone now.
+        let counted = connection.counted_bytes as u64 + client.output_bytes.load(Relaxed);
+        if output_bytes + query_bytes > 0 || counted > 0 {
             client.output_bytes.store(output_bytes as u64, Relaxed);
             client.query_bytes.store(query_bytes as u32, Relaxed);
             let now = output_bytes + query_bytes;
@@ -717,6 +719,9 @@ impl<D: Driver> Worker<D> {
     }
 
     fn tick(&mut self, now_ms: u64) {
+        if self.commands.id == 0 {
+            self.shared.sampler.sample(&self.shared, now_ms);
+        }
         if self.expiring.is_none() && self.shared.is_active_expire.load(Relaxed) {
             self.expiring = Some(0);
         }

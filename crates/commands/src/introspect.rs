@@ -1,0 +1,442 @@
+//! COMMAND: the table of commands, for clients.
+
+use crate::context::Cx;
+use crate::error::{Outcome, ReplyError};
+use crate::syntax::{self, Argument};
+use crate::table::{Acl, Command, Entry, Flags, Group, KeyFlags, table};
+use hypercache_protocol::parse::Args;
+use hypercache_protocol::reply::Reply;
+use hypercache_stdx::glob::glob_match;
+
+const BASE: Command = Command {
+    group: Group::Server,
+    since: "2.8.13",
+    flags: Flags::LOADING.or(Flags::STALE),
+    acl: Acl::CONNECTION,
+    ..Command::DEFAULT
+};
+
+const UNORDERED: &[&str] = &["nondeterministic_output_order"];
+
+pub(crate) const COMMANDS: &[Command] = &[Command {
+    name: "COMMAND",
+    arity: -1,
+    run: command,
+    summary: "All commands: arity, flags, keys, ACL categories.",
+    complexity: "O(N) in the number of commands",
+    tips: UNORDERED,
+    subcommands: COMMAND,
+    ..BASE
+}];
+
+const COMMAND: &[Command] = &[
+    Command {
+        name: "COUNT",
+        arity: 2,
+        run: count,
+        summary: "How many commands there are.",
+        ..BASE
+    },
+    Command {
+        name: "DOCS",
+        since: "7.0.0",
+        arity: -2,
+        run: docs,
+        summary: "Documentation of commands, all or those named.",
+        complexity: "O(N) in the number of commands",
+        syntax: "[command-name [command-name ...]]",
+        tips: UNORDERED,
+        ..BASE
+    },
+    Command {
+        name: "GETKEYS",
+        arity: -4,
+        run: get_keys,
+        summary: "Which arguments of a command are keys.",
+        complexity: "O(N) in the number of arguments",
+        syntax: "command [arg [arg ...]]",
+        examples: "> COMMAND GETKEYS GET a\n1) \"a\"",
+        ..BASE
+    },
+    Command {
+        name: "GETKEYSANDFLAGS",
+        since: "7.0.0",
+        arity: -4,
+        run: get_keys_and_flags,
+        summary: "Which arguments of a command are keys, and what it does with each.",
+        complexity: "O(N) in the number of arguments",
+        syntax: "command [arg [arg ...]]",
+        examples: "> COMMAND GETKEYSANDFLAGS GET a\n1) 1) \"a\"\n   2) 1) RO\n      2) access",
+        ..BASE
+    },
+    Command {
+        name: "HELP",
+        since: "5.0.0",
+        arity: 2,
+        run: crate::server::help,
+        summary: "Lists the subcommands.",
+        ..BASE
+    },
+    Command {
+        name: "INFO",
+        arity: -2,
+        run: info,
+        summary: "Arity, flags, keys and ACL categories of commands, all or those named.",
+        complexity: "O(N) in the number of commands",
+        syntax: "[command-name [command-name ...]]",
+        examples: "> COMMAND INFO nosuch\n1) (nil)",
+        tips: UNORDERED,
+        ..BASE
+    },
+    Command {
+        name: "LIST",
+        since: "7.0.0",
+        arity: -2,
+        run: list,
+        summary: "Names of commands, all or those of a module, ACL category or pattern.",
+        complexity: "O(N) in the number of commands",
+        syntax: "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]",
+        examples: "> COMMAND LIST FILTERBY PATTERN getse*\n(empty array)",
+        tips: UNORDERED,
+        ..BASE
+    },
+];
+
+fn command(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+    cx.reply.array(table().commands().count());
+    table().commands().for_each(|entry| write_info(&mut cx.reply, entry));
+    Ok(())
+}
+
+fn count(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+    cx.reply.int(table().commands().count() as i64);
+    Ok(())
+}
+
+fn info(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    if args.len() == 2 {
+        return command(cx, args);
+    }
+    cx.reply.array(args.len() - 2);
+    for name in args.iter_from(2) {
+        match table().get_full(name) {
+            Some(entry) => write_info(&mut cx.reply, entry),
+            None => cx.reply.null(),
+        }
+    }
+    Ok(())
+}
+
+/// A set of simple strings.
+fn write_names<T: std::fmt::Display>(reply: &mut Reply<'_>, names: impl Iterator<Item = T>) {
+    let names: Vec<String> = names.map(|name| name.to_string()).collect();
+    reply.set(names.len());
+    names.iter().for_each(|name| reply.simple(name));
+}
+
+fn write_info(reply: &mut Reply<'_>, entry: &Entry) {
+    let row = entry.row;
+    let ranges = row.keys.ranges();
+    let first = ranges.iter().map(|range| range.0).min().unwrap_or(0);
+    // A negative last key counts from the end, so it lies behind any other.
+    let from_end = ranges.iter().map(|range| range.1).find(|last| *last < 0);
+    let last = from_end.or(ranges.iter().map(|range| range.1).max()).unwrap_or(0);
+    let step = ranges.first().map_or(0, |range| range.2);
+    reply.array(10);
+    reply.bulk(entry.full_name.as_bytes());
+    reply.int(i64::from(row.arity));
+    // Redis 7.0 has no word for this one.
+    let flags = Flags(row.flags.0 & !Flags::MAY_REPLICATE.0);
+    write_names(reply, flags.names());
+    reply.int(first as i64);
+    reply.int(last as i64);
+    reply.int(step as i64);
+    write_names(reply, row.acl_all().names().map(|name| format!("@{name}")));
+    reply.set(row.tips.len());
+    row.tips.iter().for_each(|tip| reply.bulk(tip.as_bytes()));
+    reply.set(ranges.len());
+    ranges.iter().for_each(|range| write_key_spec(reply, *range));
+    reply.set(entry.subcommands.len());
+    entry.subcommands.iter().for_each(|sub| write_info(reply, sub));
+}
+
+/// One key specification; its last key counts from the first one, or from the end.
+fn write_key_spec(
+    reply: &mut Reply<'_>,
+    (first, last, step, flags): (usize, isize, usize, KeyFlags),
+) {
+    let last = if last < 0 { last } else { last - first as isize };
+    reply.map(3);
+    reply.bulk(b"flags");
+    write_names(reply, flags.names());
+    reply.bulk(b"begin_search");
+    reply.map(2);
+    write_pair(reply, "type", "index");
+    reply.bulk(b"spec");
+    reply.map(1);
+    reply.bulk(b"index");
+    reply.int(first as i64);
+    reply.bulk(b"find_keys");
+    reply.map(2);
+    write_pair(reply, "type", "range");
+    reply.bulk(b"spec");
+    reply.map(3);
+    for (name, value) in [("lastkey", last as i64), ("keystep", step as i64), ("limit", 0)] {
+        reply.bulk(name.as_bytes());
+        reply.int(value);
+    }
+}
+
+fn write_pair(reply: &mut Reply<'_>, name: &str, value: &str) {
+    reply.bulk(name.as_bytes());
+    reply.bulk(value.as_bytes());
+}
+
+fn docs(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let entries: Vec<&Entry> = if args.len() == 2 {
+        table().commands().collect()
+    } else {
+        args.iter_from(2).filter_map(|name| table().get_full(name)).collect()
+    };
+    cx.reply.map(entries.len());
+    entries.iter().for_each(|entry| write_docs(&mut cx.reply, entry));
+    Ok(())
+}
+
+fn write_docs(reply: &mut Reply<'_>, entry: &Entry) {
+    let row = entry.row;
+    let arguments = syntax::parse(row.syntax).unwrap_or_default();
+    let fields =
+        4 + usize::from(!arguments.is_empty()) + usize::from(!entry.subcommands.is_empty());
+    reply.bulk(entry.full_name.as_bytes());
+    reply.map(fields);
+    write_pair(reply, "summary", row.summary);
+    write_pair(reply, "since", row.since);
+    write_pair(reply, "group", row.group.name());
+    write_pair(reply, "complexity", row.complexity);
+    if !arguments.is_empty() {
+        let mut keys = KeyNumbers { specs: row.keys.ranges().len(), next: 0 };
+        write_arguments(reply, &arguments, &mut keys);
+    }
+    if !entry.subcommands.is_empty() {
+        reply.bulk(b"subcommands");
+        reply.map(entry.subcommands.len());
+        entry.subcommands.iter().for_each(|sub| write_docs(reply, sub));
+    }
+}
+
+/// Which key specification the next argument that is a key belongs to.
+struct KeyNumbers {
+    specs: usize,
+    next: usize,
+}
+
+impl KeyNumbers {
+    fn take(&mut self) -> Option<usize> {
+        let number = self.next.min(self.specs.checked_sub(1)?);
+        self.next += 1;
+        Some(number)
+    }
+}
+
+fn write_arguments(reply: &mut Reply<'_>, arguments: &[Argument], keys: &mut KeyNumbers) {
+    reply.bulk(b"arguments");
+    reply.array(arguments.len());
+    arguments.iter().for_each(|argument| write_argument(reply, argument, keys));
+}
+
+fn write_argument(reply: &mut Reply<'_>, argument: &Argument, keys: &mut KeyNumbers) {
+    let flags = [
+        (argument.is_optional, "optional"),
+        (argument.is_multiple, "multiple"),
+        (argument.is_multiple_token, "multiple_token"),
+    ];
+    let flags: Vec<_> = flags.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect();
+    let is_key = argument.kind == "key";
+    let spec = is_key.then(|| keys.take()).flatten();
+    // Without a specification it is a name like any other.
+    let kind = if is_key && spec.is_none() { "string" } else { argument.kind };
+    let fields = 2
+        + usize::from(spec.is_some())
+        + usize::from(argument.token.is_some())
+        + usize::from(!flags.is_empty())
+        + usize::from(!argument.inner.is_empty());
+    reply.map(fields);
+    write_pair(reply, "name", &argument.name);
+    write_pair(reply, "type", kind);
+    if let Some(spec) = spec {
+        reply.bulk(b"key_spec_index");
+        reply.int(spec as i64);
+    }
+    if let Some(token) = &argument.token {
+        write_pair(reply, "token", token);
+    }
+    if !flags.is_empty() {
+        reply.bulk(b"flags");
+        write_names(reply, flags.into_iter());
+    }
+    if !argument.inner.is_empty() {
+        write_arguments(reply, &argument.inner, keys);
+    }
+}
+
+/// The keys of the command that begins at argument 2, each with its flags.
+fn keys_of<'a>(args: Args<'a>) -> Result<Vec<(&'a [u8], KeyFlags)>, ReplyError> {
+    let entry = table().get(args.get(2)).and_then(|entry| {
+        if entry.subcommands.is_empty() || args.len() == 3 {
+            Some(entry)
+        } else {
+            entry.subcommand(args.get(3))
+        }
+    });
+    let Some(entry) = entry else { return Err(ReplyError::Text("ERR Invalid command specified")) };
+    let is_key = |flags: KeyFlags| !flags.has(KeyFlags::NOT_KEY);
+    if !entry.row.keys.ranges().iter().any(|range| is_key(range.3)) {
+        return Err(ReplyError::Text("ERR The command has no key arguments"));
+    }
+    let len = args.len() - 2;
+    if !entry.row.accepts(len) {
+        let text = "ERR Invalid number of arguments specified for command";
+        return Err(ReplyError::Text(text));
+    }
+    let mut keys = Vec::new();
+    entry.row.keys.for_each(len, &mut |i, flags| {
+        if is_key(flags) {
+            keys.push((args.get(i + 2), flags));
+        }
+    });
+    Ok(keys)
+}
+
+fn get_keys(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let keys = keys_of(args)?;
+    cx.reply.array(keys.len());
+    keys.iter().for_each(|(key, _)| cx.reply.bulk(key));
+    Ok(())
+}
+
+fn get_keys_and_flags(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let keys = keys_of(args)?;
+    cx.reply.array(keys.len());
+    for (key, flags) in keys {
+        cx.reply.array(2);
+        cx.reply.bulk(key);
+        write_names(&mut cx.reply, flags.names());
+    }
+    Ok(())
+}
+
+fn list(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let is = |i: usize, word: &str| args.get(i).eq_ignore_ascii_case(word.as_bytes());
+    let names: Vec<&str> = match args.len() {
+        2 => names_where(|_| true),
+        5 if is(2, "FILTERBY") && is(3, "MODULE") => Vec::new(),
+        5 if is(2, "FILTERBY") && is(3, "ACLCAT") => {
+            let known = |(_, name): &&(Acl, &str)| is(4, name);
+            let category = Acl::NAMES.iter().find(known).map(|(acl, _)| *acl);
+            names_where(|entry| category.is_some_and(|acl| entry.row.acl_all().has(acl)))
+        }
+        5 if is(2, "FILTERBY") && is(3, "PATTERN") => {
+            names_where(|entry| glob_match(args.get(4), entry.full_name.as_bytes(), true))
+        }
+        _ => return Err(ReplyError::Syntax),
+    };
+    cx.reply.array(names.len());
+    names.iter().for_each(|name| cx.reply.bulk(name.as_bytes()));
+    Ok(())
+}
+
+/// Names of commands and subcommands that fulfil a condition.
+fn names_where(condition: impl Fn(&Entry) -> bool) -> Vec<&'static str> {
+    let entries = table().entries().iter().filter(|entry| condition(entry));
+    entries.map(|entry| entry.full_name.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Harness;
+    use hypercache_protocol::reply::Version;
+
+    fn text(h: &mut Harness, line: &str) -> String {
+        String::from_utf8(h.run(line)).expect("text").replace("\r\n", " ")
+    }
+
+    const GET_SPEC_V2: &str = "*6 $5 flags *2 +RO +access $12 begin_search *4 $4 type $5 index \
+        $4 spec *2 $5 index :1 $9 find_keys *4 $4 type $5 range $4 spec \
+        *6 $7 lastkey :0 $7 keystep :1 $5 limit :0 ";
+
+    #[test]
+    fn info_has_the_shape_of_redis() {
+        let mut h = Harness::default();
+        let get = "*10 $3 get :2 *2 +readonly +fast :1 :1 :1 *3 +@read +@string +@fast *0 ";
+        let expected = format!("*2 {get}*1 {GET_SPEC_V2}*0 $-1 ");
+        assert_eq!(text(&mut h, "COMMAND INFO GET nosuch"), expected);
+        h.session.set_version(Version::V3);
+        let v3 = text(&mut h, "COMMAND INFO GET nosuch");
+        let head = "*2 *10 $3 get :2 ~2 +readonly +fast :1 :1 :1 ~3 +@read +@string +@fast ~0 ";
+        assert!(v3.starts_with(&format!("{head}~1 %3 $5 flags ~2 +RO +access ")), "{v3}");
+        assert!(v3.ends_with("%3 $7 lastkey :0 $7 keystep :1 $5 limit :0 ~0 _ "), "{v3}");
+    }
+
+    #[test]
+    fn all_commands_are_listed_by_all_forms() {
+        let mut h = Harness::default();
+        let count = table().commands().count();
+        assert_eq!(text(&mut h, "COMMAND COUNT"), format!(":{count} "));
+        assert!(text(&mut h, "COMMAND").starts_with(&format!("*{count} *10 ")));
+        assert_eq!(h.run("COMMAND INFO"), h.run("COMMAND"));
+        let names = table().entries().len();
+        assert!(text(&mut h, "COMMAND LIST").starts_with(&format!("*{names} $")));
+        assert!(text(&mut h, "COMMAND DOCS").starts_with(&format!("*{} $", 2 * count)));
+    }
+
+    #[test]
+    fn docs_tell_arguments_and_subcommands() {
+        let mut h = Harness::default();
+        h.session.set_version(Version::V3);
+        let docs = text(&mut h, "COMMAND DOCS GET nosuch");
+        assert!(docs.starts_with("%1 $3 get %5 $7 summary "), "{docs}");
+        let argument = "$9 arguments *1 %3 $4 name $3 key $4 type $3 key $14 key_spec_index :0 ";
+        assert!(docs.ends_with(argument), "{docs}");
+        let docs = text(&mut h, "COMMAND DOCS SLOWLOG|GET slowlog");
+        assert!(docs.starts_with("%2 $11 slowlog|get %5 "), "{docs}");
+        let count = "$4 name $5 count $4 type $7 integer $5 flags ~1 +optional ";
+        assert!(docs.contains(count), "{docs}");
+        assert!(docs.contains("$11 subcommands %4 $11 slowlog|get "), "{docs}");
+    }
+
+    #[test]
+    fn keys_of_commands_are_told() {
+        let mut h = Harness::default();
+        for (line, reply) in [
+            ("COMMAND GETKEYS get a", "*1 $1 a "),
+            ("COMMAND GETKEYS watch a b", "*2 $1 a $1 b "),
+            ("COMMAND GETKEYSANDFLAGS set a b", "*1 *2 $1 a *2 +OW +update "),
+            ("COMMAND GETKEYS nosuch a", "-ERR Invalid command specified "),
+            ("COMMAND GETKEYS slowlog nosuch", "-ERR Invalid command specified "),
+            ("COMMAND GETKEYS slowlog len", "-ERR The command has no key arguments "),
+            ("COMMAND GETKEYS info a", "-ERR The command has no key arguments "),
+            ("COMMAND GETKEYS get a b", "-ERR Invalid number of arguments specified for command "),
+        ] {
+            assert_eq!(text(&mut h, line), reply, "{line}");
+        }
+    }
+
+    #[test]
+    fn lists_can_be_filtered() {
+        let mut h = Harness::default();
+        for (line, reply) in [
+            ("COMMAND LIST FILTERBY MODULE x", "*0 "),
+            ("COMMAND LIST FILTERBY ACLCAT nosuch", "*0 "),
+            ("COMMAND LIST filterby pattern SLOWLOG|G*", "*1 $11 slowlog|get "),
+            ("COMMAND LIST FILTERBY PATTERN", "-ERR syntax error "),
+            ("COMMAND LIST FILTERBY other x", "-ERR syntax error "),
+            ("COMMAND LIST x", "-ERR syntax error "),
+        ] {
+            assert_eq!(text(&mut h, line), reply, "{line}");
+        }
+        let transaction = text(&mut h, "COMMAND LIST FILTERBY ACLCAT Transaction");
+        assert!(transaction.starts_with("*5 "), "{transaction}");
+    }
+}
