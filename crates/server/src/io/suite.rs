@@ -4,13 +4,14 @@ use super::epoll::Epoll;
 use super::uring::{Uring, probe};
 use super::{Driver, Event, Token, Waker};
 use hypercache_protocol::reply::Output;
+use hypercache_stdx::clock;
 use rustix::fd::OwnedFd;
 use rustix::net::sockopt;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -26,6 +27,7 @@ impl Make for Epoll {
 }
 
 impl Make for Uring {
+    #[allow(clippy::print_stderr, reason = "who runs the tests should know what was not tested")]
     fn make(waker: Waker) -> Option<Self> {
         if let Err(why) = probe() {
             eprintln!("skipped, since io_uring cannot be used here: {why}");
@@ -174,7 +176,7 @@ impl<D: Driver> Loop<D> {
 
     /// Turns until the condition holds.
     fn until(&mut self, what: &str, mut is_so: impl FnMut(&mut Self) -> bool) {
-        let started = Instant::now();
+        let started = clock::instant();
         while !is_so(self) {
             assert!(started.elapsed() < PATIENCE, "in time: {what}");
             self.turn(Duration::from_millis(5));
@@ -577,7 +579,7 @@ fn removes_during_a_fill<D: Driver>(mut it: Loop<D>) {
 fn wakes<D: Driver>(mut it: Loop<D>) {
     for _ in 0..3 {
         let waker = it.waker.clone();
-        let started = Instant::now();
+        let started = clock::instant();
         let thread = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(20));
             waker.wake();
@@ -588,7 +590,7 @@ fn wakes<D: Driver>(mut it: Loop<D>) {
         thread.join().unwrap();
         it.turns(2);
     }
-    let started = Instant::now();
+    let started = clock::instant();
     it.turn(Duration::from_millis(50));
     assert!(started.elapsed() >= Duration::from_millis(45), "no wake-up is left");
 }
@@ -633,7 +635,7 @@ fn ends_with_requests_under_way<D: Driver>(mut it: Loop<D>) {
     for mut peer in &peers {
         peer.write_all(b"something").unwrap();
     }
-    let started = Instant::now();
+    let started = clock::instant();
     drop(it);
     assert!(started.elapsed() < Duration::from_millis(900), "it ends at once");
 }
