@@ -1,8 +1,11 @@
 //! What each back end must do, as tests that run on all of them.
 
+mod chaos;
+
 use super::epoll::Epoll;
 use super::uring::{Uring, probe};
 use super::{Driver, Event, Token, Waker};
+use chaos::keeps_every_byte_in_any_order;
 use hypercache_protocol::reply::Output;
 use hypercache_stdx::clock;
 use rustix::fd::OwnedFd;
@@ -67,6 +70,7 @@ on_all_back_ends! {
     wakes,
     uses_tokens_again,
     ends_with_requests_under_way,
+    keeps_every_byte_in_any_order,
 }
 
 /// What was seen of a connection.

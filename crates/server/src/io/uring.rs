@@ -36,9 +36,6 @@ const SHARED: u32 = 0;
 const NONE: u32 = u32::MAX;
 /// How long nothing is accepted after a failure, such as no free descriptor.
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
-/// Calls into the kernel of one turn, at most: each makes completions of a limited number of
-/// requests, and large turns are cheaper.
-const ENTERS_MAX: u32 = 4;
 /// How often and how long the end of the driver waits for its requests.
 const LAST_WAITS: u32 = 100;
 const LAST_WAIT: Duration = Duration::from_millis(10);
@@ -176,7 +173,8 @@ impl Uring {
         unsafe { self.ring.push(entry.user_data(tag.to_bits())) };
     }
 
-    /// Begins to receive, unless that is under way or not wanted now.
+    /// Begins to receive, unless that is under way or not wanted now. Where reading stops, a fill
+    /// that is under way goes on: it is bounded.
     fn arm(&mut self, index: u32) {
         let Some(connection) = &mut self.connections[index as usize] else { return };
         let is_wanted = connection.is_reading && !connection.is_over && !connection.is_removed;
@@ -542,13 +540,6 @@ impl Driver for Uring {
         let is_ready = events.len() > events_before || !self.starved.is_empty();
         self.ring.enter(u32::from(!is_ready), timeout)?;
         self.reap(events);
-        for _ in 1..ENTERS_MAX {
-            if !self.ring.has_more() {
-                break;
-            }
-            self.ring.enter(0, Duration::ZERO)?;
-            self.reap(events);
-        }
         Ok(())
     }
 

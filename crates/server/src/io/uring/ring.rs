@@ -26,7 +26,6 @@ impl Ring {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
-            .setup_taskrun_flag()
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
@@ -88,12 +87,6 @@ impl Ring {
             // What fails here is submitted, or fails again and is reported, in the next turn.
             let _tried_again_later = self.uring.submit();
         }
-    }
-
-    /// Whether the kernel has more completions to make at the next [`Self::enter`].
-    pub(super) fn has_more(&mut self) -> bool {
-        let queue = self.uring.submission();
-        queue.taskrun() || queue.cq_overflow()
     }
 
     /// Appends the completions that have come.
