@@ -6,6 +6,8 @@
 //! end until the turn ends, so an idle connection holds no buffer.
 
 pub(crate) mod epoll;
+#[cfg(test)]
+mod suite;
 pub(crate) mod uring;
 
 use hypercache_protocol::reply::Output;
@@ -109,7 +111,8 @@ pub(crate) trait Driver {
     /// the token is free again after the next turn.
     fn remove(&mut self, token: Token);
 
-    /// Waits until something happens, at most `timeout`, and appends it to `events`.
+    /// Waits until something happens, at most `timeout`, and appends it to `events`: at most one
+    /// event with bytes ([`Event::Received`] or [`Event::Filled`]) per connection and turn.
     fn wait(&mut self, timeout: Duration, events: &mut Vec<Event>) -> Result<()>;
 
     /// Received bytes.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 /// Runs a server under the given settings until SIGTERM, SIGINT or SHUTDOWN.
 ///
@@ -64,11 +64,15 @@ impl Backend {
 
 /// Follows the setting `io`; `auto` takes io_uring where a probe finds all of it that is needed.
 fn choose_backend(choice: &str) -> Result<Backend, String> {
-    match (choice, uring::probe()) {
-        ("epoll", _) => Ok(Backend::Epoll),
-        (_, Ok(())) => Ok(Backend::Uring),
-        ("uring", Err(why)) => Err(format!("io_uring cannot be used here: {why}; try --io epoll")),
-        (_, Err(why)) => {
+    if choice == "epoll" {
+        return Ok(Backend::Epoll);
+    }
+    match uring::probe() {
+        Ok(()) => Ok(Backend::Uring),
+        Err(why) if choice == "uring" => {
+            Err(format!("io_uring cannot be used here: {why}; try --io epoll"))
+        }
+        Err(why) => {
             info!("io_uring cannot be used here ({why}); falling back to epoll");
             Ok(Backend::Epoll)
         }
@@ -139,6 +143,7 @@ fn run_worker<D: Driver>(
             return Ok(());
         }
     }
+    debug!("event loop {id} runs on {}", driver.name());
     let _caller_waits = ready.send(Ok(()));
     Worker::new(shared, driver, inboxes, id).run()
 }
