@@ -118,7 +118,7 @@ pub(crate) trait Driver {
     /// Received bytes.
     fn bytes(&self, chunk: Chunk) -> &[u8];
 
-    /// Ends the turn: sends what was asked for, frees all chunks.
+    /// Ends the turn: frees all chunks. What was asked for is sent now, or with the next wait.
     fn end_turn(&mut self);
 
     /// Sends an output, which must not be empty, on a connection that has none under way. `None`
