@@ -22,6 +22,9 @@ const UNSAFE_ROOMS: &[&str] =
 /// A file longer than this wants to be two.
 const LINES_MAX: usize = 800;
 
+/// What rustfmt leaves alone (comments, texts) may be a little longer than its 100.
+const COLUMNS_MAX: usize = 110;
+
 /// Checks all rules and names every place that breaks one.
 pub(crate) fn tidy() -> Result<()> {
     let mut problems = Vec::new();
@@ -86,11 +89,8 @@ fn check_file(path: &Path, text: &str, problems: &mut Vec<String>) {
     let is_room = UNSAFE_ROOMS.iter().any(|room| path.starts_with(room) || is_file_of(path, room));
     for (n, line) in text.lines().enumerate() {
         let at = n + 1;
-        if line.chars().count() > 100 {
-            problems.push(format!("{name}:{at}: longer than 100 columns"));
-        }
-        if line.ends_with(' ') {
-            problems.push(format!("{name}:{at}: ends in a space"));
+        if line.chars().count() > COLUMNS_MAX && !has_long_literal(line) {
+            problems.push(format!("{name}:{at}: longer than {COLUMNS_MAX} columns"));
         }
         let opens_unsafe =
             ["unsafe {", "unsafe fn", "unsafe impl"].iter().any(|u| line.contains(u));
@@ -99,6 +99,11 @@ fn check_file(path: &Path, text: &str, problems: &mut Vec<String>) {
             problems.push(format!("{name}:{at}: unsafe outside of its rooms"));
         }
     }
+}
+
+/// A text that is longer than what fits beside its name cannot be broken by rustfmt.
+fn has_long_literal(line: &str) -> bool {
+    line.split('"').skip(1).any(|piece| piece.len() > 60)
 }
 
 fn is_file_of(path: &Path, room: &str) -> bool {

@@ -22,9 +22,9 @@ pub(crate) const COMMANDS: &[Command] = &[
         ),
         flags: WRITE,
         run: bitfield,
-        summary: "Reads and changes integers of any width within a value.",
+        summary: "Reads and changes integers of any width within a value; parts may be repeated.",
         complexity: "O(1) for each part",
-        syntax: "key [GET encoding offset | [OVERFLOW WRAP | SAT | FAIL] SET encoding offset value | INCRBY encoding offset increment ...]",
+        syntax: "key [GET encoding offset] [OVERFLOW <WRAP | SAT | FAIL>] [SET encoding offset value] [INCRBY encoding offset increment]",
         examples: "> BITFIELD a SET u8 0 255 GET u4 0\n1) (integer) 0\n2) (integer) 15\n> BITFIELD a OVERFLOW FAIL INCRBY u8 0 1\n1) (nil)",
         ..BASE
     },

@@ -80,7 +80,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: bitop,
         summary: "Combines values bit by bit into a key; answers its length.",
         complexity: "O(N)",
-        syntax: "AND | OR | XOR | NOT destkey key [key ...]",
+        syntax: "<AND | OR | XOR | NOT> destkey key [key ...]",
         examples: "> SET a abc\nOK\n> SET b ab\nOK\n> BITOP AND c a b\n(integer) 3\n> GET c\n\"ab\\x00\"",
         ..BASE
     },

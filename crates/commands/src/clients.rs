@@ -74,8 +74,8 @@ const CLIENT: &[Command] = &[
         run: kill,
         summary: "Closes the connections that match all filters; answers how many.",
         complexity: "O(N) in the number of connections",
-        syntax: "ip:port | [ID client-id] [TYPE NORMAL | MASTER | SLAVE | REPLICA | PUBSUB] \
-                 [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES | NO] [MAXAGE seconds]",
+        syntax: "<ip:port | [ID client-id] [TYPE NORMAL | MASTER | SLAVE | REPLICA | PUBSUB] \
+                 [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES | NO] [MAXAGE seconds]>",
         examples: "> CLIENT KILL 192.0.2.1:1000\n(error) ERR No such client\n\
                    > CLIENT KILL TYPE pubsub\n(integer) 0",
         ..BASE
@@ -99,7 +99,7 @@ const CLIENT: &[Command] = &[
         flags: ADMIN,
         run: no_evict,
         summary: "Whether this connection is spared when connections are closed to free memory.",
-        syntax: "ON | OFF",
+        syntax: "<ON | OFF>",
         examples: "> CLIENT NO-EVICT ON\nOK",
         ..BASE
     },
@@ -109,7 +109,7 @@ const CLIENT: &[Command] = &[
         arity: 3,
         run: no_touch,
         summary: "Whether reads of this connection leave the last use of a key as it was.",
-        syntax: "ON | OFF",
+        syntax: "<ON | OFF>",
         examples: "> CLIENT NO-TOUCH ON\nOK",
         ..BASE
     },
@@ -130,7 +130,7 @@ const CLIENT: &[Command] = &[
         arity: 3,
         run: reply,
         summary: "Whether commands are answered: all, none, or all but the next one.",
-        syntax: "ON | OFF | SKIP",
+        syntax: "<ON | OFF | SKIP>",
         examples: "> CLIENT REPLY ON\nOK",
         ..BASE
     },
@@ -140,7 +140,7 @@ const CLIENT: &[Command] = &[
         arity: 4,
         run: setinfo,
         summary: "Notes the name or version of the client's library.",
-        syntax: "LIB-NAME libname | LIB-VER libver",
+        syntax: "<LIB-NAME libname | LIB-VER libver>",
         examples: "> CLIENT SETINFO LIB-NAME redis-py\nOK",
         ..BASE
     },

@@ -1,4 +1,4 @@
-//! DEBUG: what tests of servers and of clients use. Refused unless `enable-debug-command` allows it.
+//! DEBUG: what tests of servers and clients use. Refused unless `enable-debug-command` allows it.
 
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
@@ -49,12 +49,12 @@ const DEBUG: &[Command] = &[
         3,
         Keys::None,
         set_active_expire,
-        "0|1",
+        "<0 | 1>",
         "Stops or starts expiry in the background.",
     ),
     sub("POPULATE", -3, Keys::All, populate, "count [prefix] [size]", "Makes many keys."),
     sub("DIGEST", 2, Keys::Each, digest, "", "A number that depends on all keys and values."),
-    sub("DIGEST-VALUE", -2, KEYS, digest_value, "[key ...]", "A number for each value."),
+    sub("DIGEST-VALUE", -2, KEYS, digest_value, "[key [key ...]]", "A number for each value."),
     sub(
         "HTSTATS",
         -3,

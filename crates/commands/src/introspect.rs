@@ -302,10 +302,23 @@ fn keys_of<'a>(args: Args<'a>) -> Result<Vec<(&'a [u8], KeyFlags)>, ReplyError> 
     let mut keys = Vec::new();
     entry.row.keys.for_each(len, &mut |i, flags| {
         if is_key(flags) {
-            keys.push((args.get(i + 2), flags));
+            keys.push((args.get(i + 2), actual_flags(entry, args, flags)));
         }
     });
     Ok(keys)
+}
+
+/// What a command whose row says `variable_flags` does with its key under these arguments.
+fn actual_flags(entry: &Entry, args: Args<'_>, flags: KeyFlags) -> KeyFlags {
+    if !flags.has(KeyFlags::VARIABLE_FLAGS) {
+        return flags;
+    }
+    let has = |word: &[u8]| args.iter_from(4).any(|arg| arg.eq_ignore_ascii_case(word));
+    match entry.full_name.as_str() {
+        "set" if !has(b"GET") => KeyFlags::OW | KeyFlags::UPDATE,
+        "bitfield" if !has(b"SET") && !has(b"INCRBY") => KeyFlags::RO | KeyFlags::ACCESS,
+        _ => KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::UPDATE,
+    }
 }
 
 fn get_keys(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
@@ -413,6 +426,7 @@ mod tests {
             ("COMMAND GETKEYS get a", "*1 $1 a "),
             ("COMMAND GETKEYS watch a b", "*2 $1 a $1 b "),
             ("COMMAND GETKEYSANDFLAGS set a b", "*1 *2 $1 a *2 +OW +update "),
+            ("COMMAND GETKEYSANDFLAGS bitfield a", "*1 *2 $1 a *2 +RO +access "),
             ("COMMAND GETKEYS nosuch a", "-ERR Invalid command specified "),
             ("COMMAND GETKEYS slowlog nosuch", "-ERR Invalid command specified "),
             ("COMMAND GETKEYS slowlog len", "-ERR The command has no key arguments "),

@@ -110,7 +110,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: getex,
         summary: "The value of a key, whose expiry is changed.",
         syntax: "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]",
-        examples: "> SET a 1\nOK\n> GETEX a EX 50\n\"1\"\n> TTL a\n(integer) 50\n> GETEX a PERSIST\n\"1\"\n> TTL a\n(integer) -1",
+        examples: "> SET a 1\nOK\n> GETEX a EX 50\n\"1\"\n> TTL a\n(integer) 50\n\
+                   > GETEX a PERSIST\n\"1\"\n> TTL a\n(integer) -1",
         ..BASE
     },
     Command {

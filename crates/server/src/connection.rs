@@ -83,10 +83,6 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn len(&self) -> usize {
-        self.by_id.len()
-    }
-
     pub(crate) fn reserve(&mut self) -> Token {
         self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);

@@ -5,6 +5,8 @@
 //! key's bucket is prefetched; when it is full, each key's entry; then the commands run in order.
 //! So the cache misses of a window overlap, also when each connection sends one command at a time.
 
+mod upkeep;
+
 use crate::connection::{Connection, Connections, Partial};
 use crate::io::{Chunk, Driver, Event, Token, Waker};
 use crate::listen::tune;
@@ -12,12 +14,9 @@ use hypercache_commands::client::{Client, ClientFlags};
 use hypercache_commands::clients::is_paused;
 use hypercache_commands::context::Worker as CommandWorker;
 use hypercache_commands::dispatch::{Executor, Request, Timer};
-use hypercache_commands::keyspace::{Located, PARTITIONS};
-use hypercache_commands::pubsub::write_push;
-use hypercache_commands::shared::Message;
+use hypercache_commands::keyspace::Located;
 use hypercache_commands::table::Entry;
 use hypercache_commands::{Session, Shared};
-use hypercache_journal::Effect;
 use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::clock;
@@ -37,12 +36,6 @@ const LARGE_BULK: usize = 64 * 1024;
 const UNSENT_MAX: usize = 64 * 1024;
 /// Empty outputs kept for the next replies.
 const POOL_MAX: usize = 256;
-/// Timers run this often, in ms.
-const TICK_MS: u64 = 100;
-/// Longest stretch of expiry work between two turns, in microseconds.
-const EXPIRE_SLICE_US: u64 = 1000;
-/// Hints looked at under one lock of a partition.
-const EXPIRE_BATCH: usize = 128;
 /// How long a stopping worker waits for clients to take their last replies, in ms.
 const LINGER_MS: u64 = 1000;
 
@@ -131,6 +124,7 @@ pub(crate) struct Worker<D: Driver> {
     feeds: Vec<Feed>,
     window: Window,
     dirty: Vec<Token>,
+    #[allow(clippy::vec_box, reason = "outputs travel between here and the back end boxed")]
     pool: Vec<Box<Output>>,
     next_tick_ms: u64,
     /// Partition whose expiry goes on, while a round of it is not finished.
@@ -204,7 +198,7 @@ impl<D: Driver> Worker<D> {
             return Duration::ZERO;
         }
         let now = clock::now_ms();
-        Duration::from_millis(self.next_tick_ms.saturating_sub(now).clamp(1, TICK_MS))
+        Duration::from_millis(self.next_tick_ms.saturating_sub(now).clamp(1, upkeep::TICK_MS))
     }
 
     fn handle(&mut self, event: Event) {
@@ -661,143 +655,5 @@ impl<D: Driver> Worker<D> {
         connection.session.close(&self.shared);
         self.commands.stats.add_bytes(-(connection.counted_bytes as isize));
         self.driver.remove(token);
-    }
-
-    fn take_messages(&mut self) {
-        let Some(mailboxes) = self.shared.mailboxes.get() else { return };
-        for message in mailboxes[self.commands.id].take() {
-            match message {
-                Message::Publish { client, push } => {
-                    self.write_to(&client, |version, out| write_push(&push, version, out));
-                }
-                Message::Monitor { client, line } => {
-                    self.write_to(&client, |_, out| {
-                        out.bytes.push(b'+');
-                        out.bytes.extend_from_slice(&line);
-                        out.bytes.extend_from_slice(b"\r\n");
-                    });
-                }
-                Message::Kill(id) => self.kill(id),
-                Message::Resume => self.resume_paused(),
-                Message::ResetStats => self.commands.stats.reset(),
-            }
-        }
-    }
-
-    fn write_to(&mut self, client: &Client, write: impl FnOnce(Version, &mut Output)) {
-        let Some(token) = self.connections.token_of(client.id) else { return };
-        let spare = self.pool.pop();
-        let Some(connection) = self.connections.get(token) else { return };
-        let out = connection.out.get_or_insert_with(|| spare.unwrap_or_default());
-        write(connection.session.version, out);
-        self.mark_dirty(token);
-    }
-
-    fn kill(&mut self, id: u64) {
-        let Some(token) = self.connections.token_of(id) else { return };
-        self.end(token);
-    }
-
-    /// Lets clients go on after CLIENT PAUSE.
-    fn resume_paused(&mut self) {
-        for token in self.connections.tokens() {
-            let Some(connection) = self.connections.get(token) else { continue };
-            if std::mem::take(&mut connection.is_paused) {
-                self.feed(token, None, None);
-                self.mark_dirty(token);
-            }
-        }
-    }
-
-    fn run_timers(&mut self) {
-        let now_ms = clock::now_ms();
-        if now_ms >= self.next_tick_ms {
-            self.next_tick_ms = now_ms + TICK_MS;
-            self.tick(now_ms);
-        }
-        self.expire(now_ms);
-    }
-
-    fn tick(&mut self, now_ms: u64) {
-        if self.commands.id == 0 {
-            self.shared.sampler.sample(&self.shared, now_ms);
-        }
-        if self.expiring.is_none() && self.shared.is_active_expire.load(Relaxed) {
-            self.expiring = Some(0);
-        }
-        let until = self.shared.pause.until_ms.load(Relaxed);
-        let pause = &self.shared.pause.until_ms;
-        // Unless it was prolonged just now; and only one worker tells of its end.
-        let is_over = until != 0 && now_ms >= until;
-        if is_over
-            && pause.compare_exchange(until, 0, Relaxed, Relaxed).is_ok()
-            && let Some(mailboxes) = self.shared.mailboxes.get()
-        {
-            mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
-        }
-        self.close_overdue(now_ms);
-    }
-
-    /// Closes connections that idle beyond `timeout` or whose output stays above its soft limit.
-    fn close_overdue(&mut self, now_ms: u64) {
-        let timeout_s = self.shared.config.hot.timeout_s.load(Relaxed);
-        let is_full_second = now_ms / 1000 != (now_ms - TICK_MS) / 1000;
-        if !is_full_second {
-            return;
-        }
-        for token in self.connections.tokens() {
-            let Some(connection) = self.connections.get(token) else { continue };
-            let client = &connection.session.client;
-            let idle_s = (now_ms / 1000).saturating_sub(u64::from(client.active_s.load(Relaxed)));
-            let is_idle = timeout_s > 0
-                && idle_s > timeout_s
-                && !connection.is_paused
-                && !connection.session.is_subscribed()
-                && !client.has(ClientFlags::MONITOR);
-            let is_above_soft = connection.soft_limit_since_ms != 0;
-            if is_idle {
-                self.end(token);
-            } else if is_above_soft {
-                self.mark_dirty(token);
-            }
-        }
-    }
-
-    /// Removes keys whose time is past from this worker's share of the partitions, in slices.
-    fn expire(&mut self, now_ms: u64) {
-        let Some(mut partition) = self.expiring else { return };
-        let started = clock::mono_ns();
-        let workers = self.inboxes.len();
-        while partition < PARTITIONS {
-            if partition % workers == self.commands.id {
-                let (looked, gone) = self.expire_partition(partition as u16, now_ms);
-                self.commands.stats.expired_keys.add(gone as u64);
-                if looked < EXPIRE_BATCH {
-                    partition += 1;
-                }
-            } else {
-                partition += 1;
-            }
-            if clock::mono_ns() - started > EXPIRE_SLICE_US * 1000 {
-                break;
-            }
-        }
-        self.expiring = (partition < PARTITIONS).then_some(partition);
-        self.commands.stats.expire_nanos.add(clock::mono_ns() - started);
-    }
-
-    fn expire_partition(&mut self, partition: u16, now_ms: u64) -> (usize, usize) {
-        let shared = &self.shared;
-        let mut shard = shared.keyspace.lock(partition);
-        let result = shard.expire_due(now_ms, EXPIRE_BATCH);
-        if result.0 > 0 {
-            if shared.config.hot.notify.load(Relaxed) != 0 {
-                let mut notify =
-                    |effect: Effect<'_>| hypercache_commands::pubsub::notify(shared, &effect);
-                shard.take_notifications(&mut notify);
-            }
-            self.commands.stats.add_bytes(shard.take_bytes_delta());
-        }
-        result
     }
 }

@@ -97,7 +97,8 @@ impl HexFloat {
 /// Rounds `mantissa * 2^exponent` to the nearest value, ties to even, that has at most
 /// `precision` bits and whose last bit is worth at least `2^min_exponent`.
 ///
-/// The mantissa must be below 2^127, and have more than `precision` bits when `sticky` is set. The result is not normalised: a short mantissa stays short.
+/// The mantissa must be below 2^127, and have more than `precision` bits when `sticky` is set.
+/// The result is not normalised: a short mantissa stays short.
 pub(crate) fn round_to_bits(
     mantissa: u128,
     sticky: bool,

@@ -1,0 +1,159 @@
+//! What a worker does beside requests: messages from other workers, timers, expiry.
+
+use super::Worker;
+use crate::io::Driver;
+use hypercache_commands::client::{Client, ClientFlags};
+use hypercache_commands::keyspace::PARTITIONS;
+use hypercache_commands::pubsub::write_push;
+use hypercache_commands::shared::Message;
+use hypercache_journal::Effect;
+use hypercache_protocol::reply::{Output, Version};
+use hypercache_stdx::clock;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Timers run this often, in ms.
+pub(super) const TICK_MS: u64 = 100;
+/// Longest stretch of expiry work between two turns, in microseconds.
+const EXPIRE_SLICE_US: u64 = 1000;
+/// Hints looked at under one lock of a partition.
+const EXPIRE_BATCH: usize = 128;
+
+impl<D: Driver> Worker<D> {
+    pub(super) fn take_messages(&mut self) {
+        let Some(mailboxes) = self.shared.mailboxes.get() else { return };
+        for message in mailboxes[self.commands.id].take() {
+            match message {
+                Message::Publish { client, push } => {
+                    self.write_to(&client, |version, out| write_push(&push, version, out));
+                }
+                Message::Monitor { client, line } => {
+                    self.write_to(&client, |_, out| {
+                        out.bytes.push(b'+');
+                        out.bytes.extend_from_slice(&line);
+                        out.bytes.extend_from_slice(b"\r\n");
+                    });
+                }
+                Message::Kill(id) => self.kill(id),
+                Message::Resume => self.resume_paused(),
+                Message::ResetStats => self.commands.stats.reset(),
+            }
+        }
+    }
+
+    fn write_to(&mut self, client: &Client, write: impl FnOnce(Version, &mut Output)) {
+        let Some(token) = self.connections.token_of(client.id) else { return };
+        let spare = self.pool.pop();
+        let Some(connection) = self.connections.get(token) else { return };
+        let out = connection.out.get_or_insert_with(|| spare.unwrap_or_default());
+        write(connection.session.version, out);
+        self.mark_dirty(token);
+    }
+
+    fn kill(&mut self, id: u64) {
+        let Some(token) = self.connections.token_of(id) else { return };
+        self.end(token);
+    }
+
+    /// Lets clients go on after CLIENT PAUSE.
+    fn resume_paused(&mut self) {
+        for token in self.connections.tokens() {
+            let Some(connection) = self.connections.get(token) else { continue };
+            if std::mem::take(&mut connection.is_paused) {
+                self.feed(token, None, None);
+                self.mark_dirty(token);
+            }
+        }
+    }
+
+    pub(super) fn run_timers(&mut self) {
+        let now_ms = clock::now_ms();
+        if now_ms >= self.next_tick_ms {
+            self.next_tick_ms = now_ms + TICK_MS;
+            self.tick(now_ms);
+        }
+        self.expire(now_ms);
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        if self.commands.id == 0 {
+            self.shared.sampler.sample(&self.shared, now_ms);
+        }
+        if self.expiring.is_none() && self.shared.is_active_expire.load(Relaxed) {
+            self.expiring = Some(0);
+        }
+        let until = self.shared.pause.until_ms.load(Relaxed);
+        let pause = &self.shared.pause.until_ms;
+        // Unless it was prolonged just now; and only one worker tells of its end.
+        let is_over = until != 0 && now_ms >= until;
+        if is_over
+            && pause.compare_exchange(until, 0, Relaxed, Relaxed).is_ok()
+            && let Some(mailboxes) = self.shared.mailboxes.get()
+        {
+            mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
+        }
+        self.close_overdue(now_ms);
+    }
+
+    /// Closes connections that idle beyond `timeout` or whose output stays above its soft limit.
+    fn close_overdue(&mut self, now_ms: u64) {
+        let timeout_s = self.shared.config.hot.timeout_s.load(Relaxed);
+        let is_full_second = now_ms / 1000 != (now_ms - TICK_MS) / 1000;
+        if !is_full_second {
+            return;
+        }
+        for token in self.connections.tokens() {
+            let Some(connection) = self.connections.get(token) else { continue };
+            let client = &connection.session.client;
+            let idle_s = (now_ms / 1000).saturating_sub(u64::from(client.active_s.load(Relaxed)));
+            let is_idle = timeout_s > 0
+                && idle_s > timeout_s
+                && !connection.is_paused
+                && !connection.session.is_subscribed()
+                && !client.has(ClientFlags::MONITOR);
+            let is_above_soft = connection.soft_limit_since_ms != 0;
+            if is_idle {
+                self.end(token);
+            } else if is_above_soft {
+                self.mark_dirty(token);
+            }
+        }
+    }
+
+    /// Removes keys whose time is past from this worker's share of the partitions, in slices.
+    fn expire(&mut self, now_ms: u64) {
+        let Some(mut partition) = self.expiring else { return };
+        let started = clock::mono_ns();
+        let workers = self.inboxes.len();
+        while partition < PARTITIONS {
+            if partition % workers == self.commands.id {
+                let (looked, gone) = self.expire_partition(partition as u16, now_ms);
+                self.commands.stats.expired_keys.add(gone as u64);
+                if looked < EXPIRE_BATCH {
+                    partition += 1;
+                }
+            } else {
+                partition += 1;
+            }
+            if clock::mono_ns() - started > EXPIRE_SLICE_US * 1000 {
+                break;
+            }
+        }
+        self.expiring = (partition < PARTITIONS).then_some(partition);
+        self.commands.stats.expire_nanos.add(clock::mono_ns() - started);
+    }
+
+    fn expire_partition(&mut self, partition: u16, now_ms: u64) -> (usize, usize) {
+        let shared = &self.shared;
+        let mut shard = shared.keyspace.lock(partition);
+        let result = shard.expire_due(now_ms, EXPIRE_BATCH);
+        if result.0 > 0 {
+            if shared.config.hot.notify.load(Relaxed) != 0 {
+                let mut notify =
+                    |effect: Effect<'_>| hypercache_commands::pubsub::notify(shared, &effect);
+                shard.take_notifications(&mut notify);
+            }
+            self.commands.stats.add_bytes(shard.take_bytes_delta());
+        }
+        result
+    }
+}
