@@ -6,7 +6,7 @@ use crate::error::{Outcome, ReplyError};
 use crate::keyspace::{Keys as Held, Located, PARTITIONS};
 use crate::session::{ReplyMode, Session};
 use crate::shared::Shared;
-use crate::table::{Entry, Flags, Keys, table};
+use crate::table::{Entry, Flags, Keys, Recent};
 use hypercache_journal::Effect;
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::{Output, Reply};
@@ -28,13 +28,11 @@ impl<'a> Request<'a> {
     /// Looks up the command and locates its key, if it has exactly one.
     #[inline]
     #[must_use]
-    pub fn new(shared: &Shared, args: Args<'a>) -> Self {
-        let entry = table().get(args.get(0));
+    pub fn new(shared: &Shared, recent: &mut Recent, args: Args<'a>) -> Self {
+        let entry = recent.get(args.get(0));
+        let has_one = |e: &Entry| matches!(e.row.keys, Keys::Range { first: 1, last: 1, .. });
         let first_key = match entry {
-            Some(e)
-                if matches!(e.row.keys, Keys::Range { first: 1, last: 1, .. })
-                    && args.len() > 1 =>
-            {
+            Some(entry) if args.len() > 1 && (entry.is_plain || has_one(entry)) => {
                 Some(shared.keyspace.locate(args.get(1)))
             }
             _ => None,
@@ -115,6 +113,26 @@ impl Default for Timer {
 pub struct Executor<'a> {
     cx: Cx<'a>,
     timer: &'a mut Timer,
+    /// Whether plain commands need no check but that of their arguments; see [`is_ordinary`].
+    is_ordinary: bool,
+}
+
+/// Whether the client and the server are in their ordinary state: the client is authenticated,
+/// neither subscribed nor queueing a transaction, and gets its replies; and nobody monitors, wants
+/// notifications, limits memory or paused the clients.
+///
+/// Only a command that is not plain can change the client's part. Where another client changes the
+/// server's part it counts from the next turn on, as if its command had come that much later.
+fn is_ordinary(shared: &Shared, session: &Session) -> bool {
+    let hot = &shared.config.hot;
+    session.is_authenticated
+        && session.subscriptions.is_none()
+        && session.multi.is_none()
+        && session.reply_mode == ReplyMode::On
+        && shared.monitor_count.load(Relaxed) == 0
+        && hot.notify.load(Relaxed) == 0
+        && hot.maxmemory.load(Relaxed) == 0
+        && shared.pause.until_ms.load(Relaxed) == 0
 }
 
 impl<'a> Executor<'a> {
@@ -131,7 +149,15 @@ impl<'a> Executor<'a> {
         let keys = Held::new(&shared.keyspace, stats, session.db, worker.now_ms);
         let reply = Reply::new(out, session.version);
         let entry = crate::table::unknown();
-        Executor { cx: Cx { shared, worker, session, keys, reply, entry }, timer }
+        let is_ordinary = is_ordinary(shared, session);
+        Executor { cx: Cx { shared, worker, session, keys, reply, entry }, timer, is_ordinary }
+    }
+
+    /// Whether requests may have to wait for the end of CLIENT PAUSE.
+    #[inline]
+    #[must_use]
+    pub fn may_be_paused(&self) -> bool {
+        !self.is_ordinary && self.cx.shared.pause.until_ms.load(Relaxed) != 0
     }
 
     /// The connection's session.
@@ -152,6 +178,32 @@ impl<'a> Executor<'a> {
     /// Runs one request and appends the reply.
     #[inline]
     pub fn execute(&mut self, request: &Request<'_>) {
+        if self.is_ordinary
+            && let Some(entry) = request.entry
+            && let Some(at) = request.first_key
+            && entry.is_plain
+            && entry.row.accepts(request.args.len())
+            && !self.timer.times_each
+            && entry.is_quick
+        {
+            return self.execute_plain(request.args, entry, at);
+        }
+        self.execute_any(request);
+    }
+
+    /// Runs a plain command in ordinary state: what remains of [`Self::execute_any`] then.
+    #[inline]
+    fn execute_plain(&mut self, args: Args<'_>, entry: &'static Entry, at: Located) {
+        let cx = &mut self.cx;
+        cx.session.client.last_command.store(entry.id as u16 + 1, Relaxed);
+        cx.entry = entry;
+        cx.keys.hold_one(args.get(1), at);
+        let failed = run(cx, args);
+        cx.keys.release(None);
+        self.timer.note(entry.id, failed);
+    }
+
+    fn execute_any(&mut self, request: &Request<'_>) {
         let mark = self.cx.reply.output().mark();
         let result = match resolve(request) {
             Ok(entry) => checked(&mut self.cx, self.timer, request, entry),
@@ -172,6 +224,7 @@ impl<'a> Executor<'a> {
         // SELECT, HELLO and RESET change these for what follows.
         self.cx.keys.db = self.cx.session.db;
         self.cx.reply.set_version(self.cx.session.version);
+        self.is_ordinary = is_ordinary(self.cx.shared, self.cx.session);
     }
 }
 
@@ -325,7 +378,7 @@ fn in_special_state(
 /// Runs the command and counts it and its time.
 #[inline]
 fn timed(cx: &mut Cx<'_>, timer: &mut Timer, request: &Request<'_>, entry: &'static Entry) {
-    let is_timed = timer.times_each || !entry.row.flags.has(Flags::FAST);
+    let is_timed = timer.times_each || !entry.is_quick;
     if is_timed {
         timer.end(cx.worker);
     }

@@ -96,7 +96,7 @@ const COMMAND: &[Command] = &[
         summary: "Names of commands, all or those of a module, ACL category or pattern.",
         complexity: "O(N) in the number of commands",
         syntax: "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]",
-        examples: "> COMMAND LIST FILTERBY PATTERN getse*\n(empty array)",
+        examples: "> COMMAND LIST FILTERBY PATTERN getse*\n1) \"getset\"",
         tips: UNORDERED,
         ..BASE
     },

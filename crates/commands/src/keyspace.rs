@@ -12,7 +12,7 @@ use hypercache_protocol::slot::slot_of;
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::{
-    BucketHint, CoreCell, Db, EntryRef, Key, Payload, Removed, Ttl, prefetch_value,
+    BucketHint, CoreCell, Db, EntryRef, Key, Live, Payload, Removed, Ttl, prefetch_value,
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -119,7 +119,7 @@ impl Shard {
     }
 
     /// The live entry of a key; one whose time is past is removed and reported.
-    #[inline]
+    #[inline(always)]
     fn live(
         &mut self,
         db: u8,
@@ -127,14 +127,17 @@ impl Shard {
         now_ms: u64,
         touch: Option<u32>,
     ) -> Option<EntryRef<'_>> {
-        let mut gone = None;
-        let entry = self.dbs[db as usize].as_mut()?.get_live(key, now_ms, touch, &mut gone);
-        if let Some(removed) = gone {
-            self.is_changed = true;
-            self.history.record(&expired(db, key.bytes));
-            discard(removed);
+        let table = self.dbs[db as usize].as_mut()?;
+        match table.get_live(key, now_ms, touch) {
+            Live::Is(entry) => Some(entry),
+            Live::Missing => None,
+            Live::Expired(removed) => {
+                self.is_changed = true;
+                self.history.record(&expired(db, key.bytes));
+                discard(removed);
+                None
+            }
         }
-        entry
     }
 
     /// Adds a watcher of a key.
@@ -179,7 +182,7 @@ impl Shard {
             let Some(db) = self.dbs[i].as_mut() else { continue };
             let Some(entry) = db.random(|n| rng.below(n)) else { continue };
             let bytes = entry.key().to_vec();
-            let key = Key { bytes: &bytes, hash: self.hasher.hash(&bytes) };
+            let key = Key::new(&bytes, self.hasher.hash(&bytes));
             if let Some(removed) = db.remove(key) {
                 let (db, key, change) = (i as u8, &bytes[..], Change::Del);
                 let event = Event::Evicted;
@@ -263,28 +266,56 @@ impl Keyspace {
 
     /// Brings a key's partition and bucket towards the cache, without a lock.
     #[inline]
-    #[must_use]
-    pub fn prefetch_bucket(&self, at: Located, db: u8) -> Option<BucketHint> {
+    pub fn prefetch_bucket(&self, at: &mut Located, db: u8) {
         let partition = &self.partitions[at.partition as usize];
         prefetch_value(&partition.shard);
-        partition.cores[db as usize].get()?.prefetch_bucket(at.hash)
+        let core = partition.cores[db as usize].get();
+        at.hint = core.and_then(|core| core.prefetch_bucket(at.hash));
     }
 
     /// Partition and hash of a key.
     #[inline]
     #[must_use]
     pub fn locate(&self, key: &[u8]) -> Located {
-        Located { partition: partition_of(key), hash: self.hash(key) }
+        Located { partition: partition_of(key), hash: self.hash(key), hint: None }
     }
 }
 
 /// Where a key belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Located {
     /// Number of the partition.
     pub partition: u16,
     /// Keyed hash.
     pub hash: u64,
+    /// Its bucket, if that was prefetched.
+    pub hint: Option<BucketHint>,
+}
+
+impl Located {
+    /// Brings the key's entry towards the cache, once its bucket is there.
+    #[inline]
+    pub fn prefetch_entry(&mut self) {
+        if let Some(hint) = &mut self.hint {
+            hint.prefetch_entry(self.hash);
+        }
+    }
+}
+
+/// A partition that is held for one key, which is known again by its address.
+#[derive(Debug)]
+struct One<'a> {
+    start: *const u8,
+    len: usize,
+    at: Located,
+    shard: MutexGuard<'a, Shard>,
+}
+
+impl One<'_> {
+    #[inline]
+    fn is_for(&self, key: &[u8]) -> bool {
+        std::ptr::eq(self.start, key.as_ptr()) && self.len == key.len()
+    }
 }
 
 /// What a command sees of the keyspace. See the module's text.
@@ -292,12 +323,10 @@ pub struct Located {
 pub struct Keys<'a> {
     keyspace: &'a Keyspace,
     stats: &'a WorkerStats,
-    /// The one partition that most commands hold, with its number.
-    one: Option<(u16, MutexGuard<'a, Shard>)>,
+    /// The one partition that most commands hold.
+    one: Option<One<'a>>,
     /// The partitions that others hold, in ascending order.
     many: Vec<(u16, MutexGuard<'a, Shard>)>,
-    /// The command's first key as dispatch located it, known again by its address.
-    first: Option<(*const u8, usize, Located)>,
     /// The selected database.
     pub db: u8,
     /// The time that expiry is judged by, in ms since the epoch: that of the loop turn.
@@ -314,15 +343,15 @@ impl<'a> Keys<'a> {
     #[must_use]
     pub fn new(keyspace: &'a Keyspace, stats: &'a WorkerStats, db: u8, now_ms: u64) -> Self {
         let now_s = (now_ms / 1000) as u32;
-        let (one, many, first) = (None, Vec::new(), None);
-        Keys { keyspace, stats, one, many, first, db, now_ms, now_s, touch: true }
+        let (one, many) = (None, Vec::new());
+        Keys { keyspace, stats, one, many, db, now_ms, now_s, touch: true }
     }
 
     /// Locks the partition of one key that was located before.
     #[inline]
     pub fn hold_one(&mut self, key: &[u8], at: Located) {
-        self.first = Some((key.as_ptr(), key.len(), at));
-        self.one = Some((at.partition, self.keyspace.lock(at.partition)));
+        let shard = self.keyspace.lock(at.partition);
+        self.one = Some(One { start: key.as_ptr(), len: key.len(), at, shard });
     }
 
     /// Locks the partitions named, in ascending order whatever the order given.
@@ -341,7 +370,7 @@ impl<'a> Keys<'a> {
     /// Reports the bytes that changed, hands each new record to `notify`, and unlocks.
     #[inline]
     pub fn release(&mut self, notify: Option<&mut dyn FnMut(Effect<'_>)>) {
-        if let Some((_, mut shard)) = self.one.take() {
+        if let Some(One { mut shard, .. }) = self.one.take() {
             if let Some(notify) = notify {
                 shard.take_notifications(notify);
             }
@@ -349,7 +378,6 @@ impl<'a> Keys<'a> {
         } else if !self.many.is_empty() {
             self.release_many(notify);
         }
-        self.first = None;
     }
 
     fn release_many(&mut self, mut notify: Option<&mut dyn FnMut(Effect<'_>)>) {
@@ -362,26 +390,28 @@ impl<'a> Keys<'a> {
         self.many = Vec::new();
     }
 
-    #[inline]
-    fn locate(&self, key: &[u8]) -> Located {
-        match self.first {
-            Some((start, len, at)) if std::ptr::eq(start, key.as_ptr()) && len == key.len() => at,
-            _ => self.keyspace.locate(key),
-        }
-    }
-
     /// The shard of a key with the key's hash. The command must have declared the key.
     #[inline]
     fn shard_of<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, Key<'k>) {
-        let at = self.locate(key);
-        let key = Key { bytes: key, hash: at.hash };
-        (self.held_shard(at.partition), key)
+        let (shard, _, key) = self.place_of(key);
+        (shard, key)
+    }
+
+    /// The shard of a key, its number, and the key with its hash.
+    #[inline]
+    fn place_of<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, u16, Key<'k>) {
+        if self.one.as_ref().is_some_and(|one| one.is_for(key)) {
+            let One { at, shard, .. } = self.one.as_mut().expect("it was there a line ago");
+            return (shard, at.partition, Key { bytes: key, hash: at.hash, hint: at.hint });
+        }
+        let at = self.keyspace.locate(key);
+        (self.held_shard(at.partition), at.partition, Key::new(key, at.hash))
     }
 
     #[inline]
     fn held_shard(&mut self, partition: u16) -> &mut Shard {
         match &mut self.one {
-            Some((held, shard)) if *held == partition => shard,
+            Some(one) if one.at.partition == partition => &mut one.shard,
             _ => {
                 let at = self.many.binary_search_by_key(&partition, |(p, _)| *p);
                 &mut self.many[at.expect("a command touches declared keys only")].1
@@ -468,11 +498,10 @@ impl<'a> Keys<'a> {
 
     #[inline]
     fn write_to<'k>(&mut self, key: &'k [u8]) -> (&mut Db, &mut History, Key<'k>) {
-        let at = self.locate(key);
         let (keyspace, db, now_ms) = (self.keyspace, self.db, self.now_ms);
-        let shard = self.held_shard(at.partition);
-        let (db, history) = Self::writable(keyspace, shard, (at.partition, db), now_ms);
-        (db, history, Key { bytes: key, hash: at.hash })
+        let (shard, partition, key) = self.place_of(key);
+        let (db, history) = Self::writable(keyspace, shard, (partition, db), now_ms);
+        (db, history, key)
     }
 
     /// Stores a string. A key whose time is past counts as not there only if it was looked up
@@ -570,7 +599,7 @@ impl<'a> Keys<'a> {
             for i in (0..DATABASES as u8).filter(|i| only.is_none_or(|o| o == *i)) {
                 let Some(db) = dbs[i as usize].take_if(|db| !db.is_empty()) else { continue };
                 history.touch_watchers_where(|watched, key| {
-                    let key = Key { bytes: key, hash: hasher.hash(key) };
+                    let key = Key::new(key, hasher.hash(key));
                     watched == i && db.get(key).is_some_and(|e| !e.is_expired(now_ms))
                 });
                 keyspace.partitions[p as usize].cores[i as usize].set(None);
@@ -590,7 +619,7 @@ impl<'a> Keys<'a> {
         self.each_shard(|p, shard| {
             let Shard { hasher, dbs, history, .. } = shard;
             let is_in = |db: &Option<Box<Db>>, key: &[u8]| {
-                let key = Key { bytes: key, hash: hasher.hash(key) };
+                let key = Key::new(key, hasher.hash(key));
                 db.as_ref().is_some_and(|d| d.get(key).is_some())
             };
             history.touch_watchers_where(|db, key| {

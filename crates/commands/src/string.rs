@@ -217,6 +217,7 @@ pub(crate) const COMMANDS: &[Command] = &[
 ];
 
 /// Writes a value that was found, or null.
+#[inline]
 pub(crate) fn reply_value(reply: &mut Reply<'_>, entry: Option<EntryRef<'_>>) {
     match entry {
         None => reply.null(),

@@ -285,6 +285,12 @@ impl Command {
         if self.arity >= 0 { len == self.arity } else { len >= -self.arity }
     }
 
+    /// See [`Entry::is_plain`].
+    fn is_plain(&self) -> bool {
+        let known = Flags::WRITE | Flags::READONLY | Flags::DENY_OOM | Flags::FAST;
+        matches!(self.keys, Keys::Range { first: 1, last: 1, .. }) && known.has(self.flags)
+    }
+
     /// All ACL categories, those that follow from the flags included.
     #[must_use]
     pub fn acl_all(&self) -> Acl {
@@ -346,6 +352,34 @@ pub struct Entry {
     pub full_name: String,
     /// The second words.
     pub subcommands: Vec<&'static Entry>,
+    /// Whether it only reads or writes the one key that is its first argument: no state but the
+    /// key's matters to it, and it changes none.
+    pub is_plain: bool,
+    /// Whether it is so quick that it is not timed by itself.
+    pub is_quick: bool,
+}
+
+/// The row that was found last: most commands of a batch have the same name.
+#[derive(Debug, Default)]
+pub struct Recent(Option<(u64, usize, &'static Entry)>);
+
+impl Recent {
+    /// As [`Table::get`].
+    #[inline]
+    pub fn get(&mut self, name: &[u8]) -> Option<&'static Entry> {
+        if name.len() > 8 {
+            return table().get(name);
+        }
+        let word = folded_word(name);
+        match self.0 {
+            Some((recent, len, entry)) if recent == word && len == name.len() => Some(entry),
+            _ => {
+                let entry = table().get(name)?;
+                self.0 = Some((word, name.len(), entry));
+                Some(entry)
+            }
+        }
+    }
 }
 
 const BUCKETS: usize = 1024;
@@ -397,7 +431,10 @@ impl Table {
         *next_id += 1;
         let add_sub = |sub| self.add(sub, Some(&name), next_id);
         let subcommands = row.subcommands.iter().map(add_sub).collect();
-        let entry: &'static Entry = Box::leak(Box::new(Entry { id, row, full_name, subcommands }));
+        let is_plain = row.is_plain();
+        let is_quick = row.flags.has(Flags::FAST) || is_plain && row.complexity == "O(1)";
+        let entry = Entry { id, row, full_name, subcommands, is_plain, is_quick };
+        let entry: &'static Entry = Box::leak(Box::new(entry));
         self.entries.push(entry);
         entry
     }
@@ -442,8 +479,14 @@ impl Table {
 /// An entry that stands for no command, before the first one ran.
 #[must_use]
 pub fn unknown() -> &'static Entry {
-    static UNKNOWN: Entry =
-        Entry { id: 0, row: &Command::DEFAULT, full_name: String::new(), subcommands: Vec::new() };
+    static UNKNOWN: Entry = Entry {
+        id: 0,
+        row: &Command::DEFAULT,
+        full_name: String::new(),
+        subcommands: Vec::new(),
+        is_plain: false,
+        is_quick: false,
+    };
     &UNKNOWN
 }
 

@@ -6,6 +6,7 @@ use crate::context::Worker;
 use crate::dispatch::{Executor, Request, Timer};
 use crate::session::Session;
 use crate::shared::Shared;
+use crate::table::Recent;
 use hypercache_protocol::parse::{OwnedArgs, split_words};
 use hypercache_protocol::reply::Output;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ impl Harness {
     /// Runs one command given as separate arguments and returns the reply's bytes.
     pub fn run_args<T: AsRef<[u8]>>(&mut self, args: impl IntoIterator<Item = T>) -> Vec<u8> {
         let args = OwnedArgs::from_pieces(args);
-        let request = Request::new(&self.shared, args.as_args());
+        let request = Request::new(&self.shared, &mut Recent::default(), args.as_args());
         let mut out = Output::default();
         self.timer.begin(&self.shared);
         let Harness { shared, worker, session, timer } = self;

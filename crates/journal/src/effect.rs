@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
 /// Applies an effect to the databases of a partition. `db(i)` gives database `i`; [`Change::Flush`]
 /// and [`Change::Swap`] concern whole databases and are left to the caller: then this returns false.
 pub fn apply(effect: &Effect<'_>, hash: u64, db: &mut Db) -> bool {
-    let key = Key { bytes: effect.key, hash };
+    let key = Key::new(effect.key, hash);
     match effect.change {
         Change::Set { value, deadline } => {
             db.set(key, Payload::Slice(value), deadline.map_or(Ttl::Clear, Ttl::At), 0);

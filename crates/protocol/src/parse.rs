@@ -305,16 +305,38 @@ impl Parser {
 
     #[inline]
     fn bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) -> Step {
+        if self.bulk_len.is_none() {
+            self.short_bulks(buffer, args);
+        }
+        if self.args_left == 0 { Step::Command } else { self.any_bulks(buffer, args, limits) }
+    }
+
+    /// Reads arguments below 100 bytes that are all there, the usual case; stops at any other.
+    #[inline]
+    fn short_bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>) {
+        let (mut at, mut left) = (self.position, self.args_left);
+        while left > 0 {
+            let Some((header, len)) = short_bulk_header(buffer, at) else { break };
+            let start = at + header;
+            let end = start + len;
+            if buffer.len() < end + 2 {
+                break;
+            }
+            args.push(Range { start: start as u32, len: len as u32 });
+            at = end + 2;
+            left -= 1;
+        }
+        (self.position, self.args_left) = (at, left);
+    }
+
+    fn any_bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) -> Step {
         while self.args_left > 0 {
             let len = match self.bulk_len {
                 Some(len) => len as usize,
-                None => match self.short_bulk_header(buffer) {
-                    Some(len) => len,
-                    None => match self.bulk_header(buffer, limits) {
-                        Ok(Some(len)) => len,
-                        Ok(None) => return Step::Incomplete,
-                        Err(error) => return Step::Error(error),
-                    },
+                None => match self.bulk_header(buffer, limits) {
+                    Ok(Some(len)) => len,
+                    Ok(None) => return Step::Incomplete,
+                    Err(error) => return Step::Error(error),
                 },
             };
             let end = self.position + len;
@@ -328,23 +350,6 @@ impl Parser {
             self.args_left -= 1;
         }
         Step::Command
-    }
-
-    /// The header of a bulk string below 100 bytes, as one word.
-    #[inline]
-    fn short_bulk_header(&mut self, buffer: &[u8]) -> Option<usize> {
-        if let Some(len) = short_line(buffer, self.position, b'$') {
-            self.position += 4;
-            return Some(len as usize);
-        }
-        let head = buffer.get(self.position..self.position + 5)?;
-        let (tens, ones) = (head[1].wrapping_sub(b'0'), head[2].wrapping_sub(b'0'));
-        let is_header = head[0] == b'$' && head[3] == b'\r' && head[4] == b'\n';
-        if !is_header || !(1..=9).contains(&tens) || ones > 9 {
-            return None;
-        }
-        self.position += 5;
-        Some(tens as usize * 10 + ones as usize)
     }
 
     fn bulk_header(
@@ -418,6 +423,22 @@ fn short_line(buffer: &[u8], at: usize, mark: u8) -> Option<u32> {
     let pattern = u32::from_le_bytes([mark, 0, b'\r', b'\n']);
     let digit = (word >> 8 & 0xff).wrapping_sub(u32::from(b'0'));
     (word & 0xffff_00ff == pattern && digit <= 9).then_some(digit)
+}
+
+/// Bytes of the header at `at`, and the length it tells, of a bulk string below 100 bytes.
+#[inline]
+fn short_bulk_header(buffer: &[u8], at: usize) -> Option<(usize, usize)> {
+    const ONE_DIGIT: u64 = u64::from_le_bytes(*b"$\0\r\n\0\0\0\0");
+    const TWO_DIGITS: u64 = u64::from_le_bytes(*b"$\0\0\r\n\0\0\0");
+    let word = u64::from_le_bytes(*buffer.get(at..)?.first_chunk::<8>()?);
+    let first = (word >> 8 & 0xff).wrapping_sub(u64::from(b'0'));
+    if word & 0xffff_00ff == ONE_DIGIT && first <= 9 {
+        return Some((4, first as usize));
+    }
+    let second = (word >> 16 & 0xff).wrapping_sub(u64::from(b'0'));
+    let is_header = word & 0xff_ff00_00ff == TWO_DIGITS;
+    let is_number = first.wrapping_sub(1) <= 8 && second <= 9;
+    (is_header && is_number).then(|| (5, (first * 10 + second) as usize))
 }
 
 enum Line {

@@ -15,12 +15,11 @@ use hypercache_commands::clients::is_paused;
 use hypercache_commands::context::Worker as CommandWorker;
 use hypercache_commands::dispatch::{Executor, Request, Timer};
 use hypercache_commands::keyspace::Located;
-use hypercache_commands::table::Entry;
+use hypercache_commands::table::{Entry, Recent};
 use hypercache_commands::{Session, Shared};
 use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::clock;
-use hypercache_store::BucketHint;
 use parking_lot::Mutex;
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -78,7 +77,6 @@ struct Parsed {
     end: u32,
     entry: Option<&'static Entry>,
     located: Option<Located>,
-    bucket: Option<BucketHint>,
     /// Place of its arguments outside the buffers in the list of the window, or [`NONE`].
     owned: u32,
     error: Option<ProtocolError>,
@@ -123,6 +121,7 @@ pub(crate) struct Worker<D: Driver> {
     connections: Connections,
     feeds: Vec<Feed>,
     window: Window,
+    recent: Recent,
     dirty: Vec<Token>,
     #[allow(clippy::vec_box, reason = "outputs travel between here and the back end boxed")]
     pool: Vec<Box<Output>>,
@@ -144,6 +143,7 @@ impl<D: Driver> Worker<D> {
             connections: Connections::default(),
             feeds: Vec::new(),
             window: Window::default(),
+            recent: Recent::default(),
             dirty: Vec::new(),
             pool: Vec::new(),
             next_tick_ms: 0,
@@ -345,9 +345,9 @@ impl<D: Driver> Worker<D> {
         self.timer.begin(&self.shared);
         while next < feeds.len() {
             self.fill_window(&mut feeds, &mut next, &mut window);
-            for parsed in &window.parsed {
-                if let (Some(at), Some(bucket)) = (parsed.located, parsed.bucket) {
-                    bucket.prefetch_entry(at.hash);
+            for parsed in &mut window.parsed {
+                if let Some(at) = &mut parsed.located {
+                    at.prefetch_entry();
                 }
             }
             for run in window.parsed.chunk_by(|a, b| a.feed == b.feed) {
@@ -409,7 +409,6 @@ impl<D: Driver> Worker<D> {
                     end: feed.parser.position as u32,
                     entry: None,
                     located: None,
-                    bucket: None,
                     owned: NONE,
                     error: None,
                 };
@@ -424,10 +423,10 @@ impl<D: Driver> Worker<D> {
                 }
                 let owned = all_owned.get(parsed.owned as usize).map_or(&[][..], Vec::as_slice);
                 let args = Args::new(bytes, &ranges[first_range..], owned);
-                let request = Request::new(&self.shared, args);
+                let request = Request::new(&self.shared, &mut self.recent, args);
                 (parsed.entry, parsed.located) = (request.entry, request.first_key);
-                if let Some(at) = request.first_key {
-                    parsed.bucket = self.shared.keyspace.prefetch_bucket(at, db);
+                if let Some(at) = &mut parsed.located {
+                    self.shared.keyspace.prefetch_bucket(at, db);
                 }
                 list.push(parsed);
                 if !limits.authenticated {
@@ -471,7 +470,7 @@ impl<D: Driver> Worker<D> {
                 let first = parsed.first_range as usize;
                 let ranges = &window.ranges[first..first + parsed.ranges as usize];
                 let args = Args::new(bytes, ranges, window.owned(parsed));
-                if self.shared.pause.until_ms.load(Relaxed) != 0
+                if executor.may_be_paused()
                     && is_paused(&self.shared, now_ms, parsed.entry, executor.session())
                 {
                     connection.is_paused = true;

@@ -6,7 +6,7 @@
 //! caller decides, because a removal is an effect that must be reported.
 
 use crate::mem::entry::{Blob, EntryPtr, INLINE_MAX, OwnedEntry};
-use crate::table::{Core, Place, Table};
+use crate::table::{BucketHint, Core, Place, Table};
 use crate::wheel::Wheel;
 use hypercache_stdx::hash::KeyHasher;
 use std::sync::Arc;
@@ -18,6 +18,17 @@ pub struct Key<'a> {
     pub bytes: &'a [u8],
     /// Its hash under the keyspace's [`KeyHasher`].
     pub hash: u64,
+    /// Where its bucket was when it was prefetched, if it was.
+    pub hint: Option<BucketHint>,
+}
+
+impl<'a> Key<'a> {
+    /// A key whose bucket was not prefetched.
+    #[inline]
+    #[must_use]
+    pub fn new(bytes: &'a [u8], hash: u64) -> Self {
+        Key { bytes, hash, hint: None }
+    }
 }
 
 /// A value on its way into the store.
@@ -56,6 +67,12 @@ pub enum Ttl {
 pub struct EntryRef<'a> {
     entry: EntryPtr,
     borrow: std::marker::PhantomData<&'a Db>,
+}
+
+impl std::fmt::Debug for EntryRef<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "EntryRef({} bytes)", self.bytes_used())
+    }
 }
 
 impl<'a> EntryRef<'a> {
@@ -122,6 +139,17 @@ impl<'a> EntryRef<'a> {
     pub fn bytes_used(&self) -> usize {
         self.entry.bytes_used()
     }
+}
+
+/// What [`Db::get_live`] found.
+#[derive(Debug)]
+pub enum Live<'a> {
+    /// The entry.
+    Is(EntryRef<'a>),
+    /// There is none.
+    Missing,
+    /// There was one, which is taken out because its time is past.
+    Expired(Removed),
 }
 
 /// An entry that left its database. Dropping it frees it, on whichever thread that happens.
@@ -240,35 +268,28 @@ impl Db {
     #[inline]
     #[must_use]
     pub fn get(&self, key: Key<'_>) -> Option<EntryRef<'_>> {
-        self.table.find(key.hash, key.bytes).map(|place| EntryRef::new(place.entry()))
+        self.table.find(key).map(|place| EntryRef::new(place.entry()))
     }
 
     /// The entry of `key` if its time is not past at `now_ms`, noting the use when `touch` gives
-    /// the seconds of the server's clock. An expired entry is taken out and put into `expired`.
-    #[inline]
-    pub fn get_live(
-        &mut self,
-        key: Key<'_>,
-        now_ms: u64,
-        touch: Option<u32>,
-        expired: &mut Option<Removed>,
-    ) -> Option<EntryRef<'_>> {
-        let place = self.table.find(key.hash, key.bytes)?;
+    /// the seconds of the server's clock. An expired entry is taken out.
+    #[inline(always)]
+    pub fn get_live(&mut self, key: Key<'_>, now_ms: u64, touch: Option<u32>) -> Live<'_> {
+        let Some(place) = self.table.find(key) else { return Live::Missing };
         let entry = place.entry();
         if entry.deadline().is_some_and(|at| now_ms > at) {
-            *expired = Some(self.remove_place(key.hash, place));
-            return None;
+            return Live::Expired(self.remove_place(key.hash, place));
         }
         if let Some(seconds) = touch {
             entry.set_access(seconds);
         }
-        Some(EntryRef::new(entry))
+        Live::Is(EntryRef::new(entry))
     }
 
     /// Stores a value under `key`. Returns whether the key was there before.
     #[inline]
     pub fn set(&mut self, key: Key<'_>, value: Payload<'_>, ttl: Ttl, seconds: u32) -> bool {
-        let Some(place) = self.table.find(key.hash, key.bytes) else {
+        let Some(place) = self.table.find(key) else {
             self.insert(key, value, ttl, seconds);
             return false;
         };
@@ -373,7 +394,7 @@ impl Db {
 
     /// Changes the deadline of a key. Returns whether the key is there.
     pub fn set_ttl(&mut self, key: Key<'_>, ttl: Ttl) -> bool {
-        let Some(place) = self.table.find(key.hash, key.bytes) else { return false };
+        let Some(place) = self.table.find(key) else { return false };
         let entry = place.entry();
         if let Ttl::At(at) = ttl
             && !entry.has_deadline_slot()
@@ -396,11 +417,11 @@ impl Db {
     /// Makes the value of `key` exactly `len` bytes long (new bytes are zero, a missing key is
     /// made) and hands it out for writing. Keeps the deadline.
     pub fn edit(&mut self, key: Key<'_>, len: usize, seconds: u32, f: impl FnOnce(&mut [u8])) {
-        let place = match self.table.find(key.hash, key.bytes) {
+        let place = match self.table.find(key) {
             Some(place) => place,
             None => {
                 self.insert(key, Payload::Slice(b""), Ttl::Clear, seconds);
-                self.table.find(key.hash, key.bytes).expect("it was just inserted")
+                self.table.find(key).expect("it was just inserted")
             }
         };
         let entry = place.entry();
@@ -410,7 +431,7 @@ impl Db {
         } else {
             self.edit_blob(key, place, len, f);
         }
-        let place = self.table.find(key.hash, key.bytes).expect("editing keeps the key");
+        let place = self.table.find(key).expect("editing keeps the key");
         place.entry().set_raw(true);
         place.entry().set_access(seconds);
     }
@@ -453,14 +474,14 @@ impl Db {
 
     /// Marks the value as edited in place or not (see [`EntryRef::is_raw`]).
     pub fn set_raw(&mut self, key: Key<'_>, raw: bool) {
-        if let Some(place) = self.table.find(key.hash, key.bytes) {
+        if let Some(place) = self.table.find(key) {
             place.entry().set_raw(raw);
         }
     }
 
     /// Takes a key out.
     pub fn remove(&mut self, key: Key<'_>) -> Option<Removed> {
-        let place = self.table.find(key.hash, key.bytes)?;
+        let place = self.table.find(key)?;
         Some(self.remove_place(key.hash, place))
     }
 
@@ -483,7 +504,9 @@ impl Db {
             let hints = batch.iter().map(|&hash| (hash, self.core().prefetch_bucket(hash)));
             let hints: Vec<_> = hints.collect();
             for (hash, hint) in hints {
-                hint.inspect(|hint| hint.prefetch_entry(hash));
+                if let Some(mut hint) = hint {
+                    hint.prefetch_entry(hash);
+                }
             }
             for &hash in batch {
                 self.look_at_hint(hash, now_ms, f);

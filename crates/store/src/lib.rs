@@ -9,7 +9,7 @@ mod wheel;
 
 mod db;
 
-pub use db::{Db, EntryRef, Key, Payload, Removed, Ttl};
+pub use db::{Db, EntryRef, Key, Live, Payload, Removed, Ttl};
 pub use mem::class_size;
 pub use mem::entry::{Blob, INLINE_MAX};
 pub use table::{BucketHint, Core, CoreCell, prefetch_value};

@@ -29,11 +29,13 @@
 //! the lock that guards everything else. They may see a table in the middle of a change; then they
 //! prefetch a useless line, and nothing else depends on what they saw.
 
+use crate::db::Key;
 use crate::mem::entry::{EntryPtr, OwnedEntry};
 use crate::mem::pool::{self, Bucket, WORDS};
 use hypercache_stdx::hash::{KeyHasher, load_short};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicPtr, AtomicU64};
 
 /// Buckets of a group just after its level rose; a group grows to twice as many.
 const SPREAD_MIN: u32 = 2;
@@ -57,6 +59,10 @@ const LINK: u64 = 1;
 pub struct Core {
     /// `level` (8 bits), `spread` (8 bits), `split` (32 bits): see [`Shape`].
     shape: AtomicU64,
+    /// Changes after every change of shape or blocks, and never comes back to an earlier value:
+    /// numbers of different cores differ in their upper bits. What was computed while it had one
+    /// value holds as long as it has that value.
+    epoch: AtomicU64,
     blocks: [AtomicPtr<Bucket>; BLOCKS],
 }
 
@@ -184,20 +190,33 @@ impl Core {
         Some(unsafe { &*bucket })
     }
 
+    /// Notes that shape or blocks changed. Only whoever holds the table's lock may.
+    fn begin_epoch(&self) {
+        self.epoch.store(self.epoch.load(Relaxed) + 1, Release);
+    }
+
     /// Brings the line of the key's bucket towards the cache. Needs no lock.
     #[inline]
     #[must_use]
     pub fn prefetch_bucket(&self, hash: u64) -> Option<BucketHint> {
+        // Before the shape: then an epoch that is still the same under the lock means that shape
+        // and blocks are, too.
+        let epoch = self.epoch.load(Acquire);
         let bucket = self.bucket(self.shape().bucket_of(hash))?;
         prefetch(std::ptr::from_ref(bucket).cast());
-        Some(BucketHint(bucket))
+        Some(BucketHint { bucket, epoch, slot: 0 })
     }
 }
 
-/// A bucket that was prefetched. What it holds may change at any time; it is good for
-/// [`Self::prefetch_entry`] only.
+/// A bucket that was prefetched. What it holds may change at any time; under the table's lock it is
+/// known by its epoch whether it still is the key's bucket.
 #[derive(Clone, Copy)]
-pub struct BucketHint(&'static Bucket);
+pub struct BucketHint {
+    bucket: &'static Bucket,
+    epoch: u64,
+    /// Where the key's tag was seen.
+    slot: u32,
+}
 
 impl std::fmt::Debug for BucketHint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -208,15 +227,16 @@ impl std::fmt::Debug for BucketHint {
 impl BucketHint {
     /// Brings the key's entry towards the cache, if the bucket has one with its tag. Needs no lock.
     #[inline]
-    pub fn prefetch_entry(self, hash: u64) {
+    pub fn prefetch_entry(&mut self, hash: u64) {
         let tag = tag_of(hash);
-        for word in &self.0.words {
+        for (slot, word) in (0..).zip(&self.bucket.words) {
             let word = word.load(Relaxed);
             if word & !ADDRESS == tag {
                 // The address is only computed with, never followed: the entry may be gone.
                 let line = (word & ADDRESS) as *const u8;
                 prefetch(line);
                 prefetch(line.wrapping_add(64));
+                self.slot = slot;
                 return;
             }
         }
@@ -272,11 +292,18 @@ fn tag_of(hash: u64) -> u64 {
 /// Cores are never freed: a table that is dropped leaves its core for the next one.
 static SPARE_CORES: Mutex<Vec<&'static Core>> = Mutex::new(Vec::new());
 
+/// Cores made so far.
+static CORES: AtomicU64 = AtomicU64::new(0);
+/// A core may change shape 2^40 times before its epochs meet those of the next core.
+const EPOCH_BITS: u32 = 40;
+
 fn new_core() -> &'static Core {
     let mut spare = SPARE_CORES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     spare.pop().unwrap_or_else(|| {
+        let number = CORES.fetch_add(1, Relaxed);
         Box::leak(Box::new(Core {
             shape: AtomicU64::new(Shape::EMPTY.pack()),
+            epoch: AtomicU64::new(number << EPOCH_BITS),
             blocks: [const { AtomicPtr::new(std::ptr::null_mut()) }; BLOCKS],
         }))
     })
@@ -340,7 +367,22 @@ impl Table {
 
     /// The place of `key`, if the table has it.
     #[inline]
-    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<Place> {
+    pub(crate) fn find(&self, key: Key<'_>) -> Option<Place> {
+        if let Some(hint) = key.hint
+            && hint.epoch == self.core.epoch.load(Relaxed)
+        {
+            let word = &hint.bucket.words[hint.slot as usize % WORDS];
+            if word.load(Relaxed) & !ADDRESS == tag_of(key.hash) {
+                let place = Place(word);
+                if is_same(place.entry().key(), key.bytes) {
+                    return Some(place);
+                }
+            }
+        }
+        self.search(key.hash, key.bytes)
+    }
+
+    fn search(&self, hash: u64, key: &[u8]) -> Option<Place> {
         let mut bucket = self.core.bucket(self.core.shape().bucket_of(hash))?;
         let tag = tag_of(hash);
         loop {
@@ -447,6 +489,7 @@ impl Table {
         if self.bytes == 0 {
             self.core.shape.store(Shape::EMPTY.pack(), Relaxed);
             self.ensure_block(SPREAD_MIN as usize - 1);
+            self.core.begin_epoch();
             return;
         }
         let shape = self.core.shape();
@@ -476,6 +519,7 @@ impl Table {
             n += 1 << level;
         }
         self.core.shape.store(new.pack(), Relaxed);
+        self.core.begin_epoch();
         for word in &words {
             prefetch((word & ADDRESS) as *const u8);
         }
@@ -509,6 +553,7 @@ impl Table {
         if base.is_null() {
             return;
         }
+        self.core.begin_epoch();
         // SAFETY: the block was stored by `ensure_block` with exactly this order.
         let buckets = unsafe { std::slice::from_raw_parts(base.cast_const(), 1 << order) };
         self.bytes -= size_of_val(buckets);
@@ -598,6 +643,7 @@ impl Drop for Table {
         }
         debug_assert_eq!(self.bytes, 0);
         self.core.shape.store(Shape::EMPTY.pack(), Relaxed);
+        self.core.begin_epoch();
         SPARE_CORES.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(self.core);
     }
 }

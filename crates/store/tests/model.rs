@@ -69,7 +69,7 @@ impl Pair {
     }
 
     fn key<'a>(&self, bytes: &'a [u8]) -> Key<'a> {
-        Key { bytes, hash: self.hasher.hash(bytes) }
+        Key::new(bytes, self.hasher.hash(bytes))
     }
 
     fn step(&mut self, step: &Step) {
@@ -211,7 +211,7 @@ proptest! {
         let hasher = KeyHasher::new((3, 4));
         let mut db = Db::new(hasher, START_MS);
         let put = |db: &mut Db, bytes: &[u8]| {
-            let key = Key { bytes, hash: hasher.hash(bytes) };
+            let key = Key::new(bytes, hasher.hash(bytes));
             db.set(key, Payload::Slice(b"v"), Ttl::Clear, 1);
         };
         let stays: BTreeSet<Vec<u8>> = (0..200).map(|n| format!("stay{n}").into_bytes()).collect();
@@ -230,7 +230,7 @@ proptest! {
                 if *is_put {
                     put(&mut db, &bytes);
                 } else {
-                    db.remove(Key { bytes: &bytes, hash: hasher.hash(&bytes) });
+                    db.remove(Key::new(&bytes, hasher.hash(&bytes)));
                 }
             }
         }
