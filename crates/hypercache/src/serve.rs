@@ -12,10 +12,11 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Runs the server until it is told to stop.
 pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
-    let config = settings::load(args)?;
+    let (config, warnings) = settings::load(args)?;
     let folder = config.get("dir");
     std::env::set_current_dir(&folder).with_context(|| format!("cannot use dir {folder}"))?;
     start_log(&config)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let pidfile = config.get("pidfile");
     if !pidfile.is_empty() {
         let id = format!("{}\n", std::process::id());

@@ -12,11 +12,11 @@ const PREFIX: &str = "HYPERCACHE_";
 /// Files that include each other in a circle end here.
 const INCLUDES_MAX: usize = 16;
 
-/// The settings of `[CONFIG-FILE] [--name value ...]` and the environment.
+/// The settings of `[CONFIG-FILE] [--name value ...]` and the environment, and what to warn of.
 ///
 /// # Errors
 /// One sentence that names the file and line, the variable or the flag at fault.
-pub(crate) fn load(args: &[String]) -> Result<Config> {
+pub(crate) fn load(args: &[String]) -> Result<(Config, Vec<String>)> {
     let mut config = Config::default();
     let (file, flags) = match args.split_first() {
         Some((first, rest)) if !first.starts_with("--") => (Some(first.as_str()), rest),
@@ -26,10 +26,10 @@ pub(crate) fn load(args: &[String]) -> Result<Config> {
         load_file(&mut config, path, 0)?;
         config.file = (path != "-").then(|| absolute(Path::new(path)));
     }
-    load_environment(&mut config, std::env::vars())?;
+    let warnings = load_environment(&mut config, std::env::vars())?;
     load_flags(&mut config, flags)?;
     check_bind(&config)?;
-    Ok(config)
+    Ok((config, warnings))
 }
 
 fn absolute(path: &Path) -> PathBuf {
@@ -86,20 +86,27 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || name == "PORT" && value.contains("://")
 }
 
+/// A wrong value is refused. An unknown name is only warned of: others may use the prefix, too.
 fn load_environment(
     config: &mut Config,
     variables: impl Iterator<Item = (String, String)>,
-) -> Result<()> {
+) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
     for (variable, value) in variables {
         let Some(name) = variable.strip_prefix(PREFIX) else { continue };
-        if !is_service_link(name, &value) {
-            let name = name.to_ascii_lowercase().replace('_', "-");
-            config
-                .set_at_start(&name, &value)
-                .map_err(|why| anyhow!("environment variable {variable}: {why}"))?;
+        if is_service_link(name, &value) {
+            continue;
+        }
+        let name = name.to_ascii_lowercase().replace('_', "-");
+        match config.set_at_start(&name, &value) {
+            Ok(()) => {}
+            Err(why) if hypercache_commands::config::index_of(&name).is_none() => {
+                warnings.push(format!("environment variable {variable} is ignored: {why}"));
+            }
+            Err(why) => bail!("environment variable {variable}: {why}"),
         }
     }
-    Ok(())
+    Ok(warnings)
 }
 
 /// `--name value ...`: the values go on until the next word that begins with `--`.
@@ -204,13 +211,15 @@ mod tests {
     fn the_environment_is_read_but_not_service_links() {
         let set = |name: &str, value: &str| {
             let mut config = Config::default();
-            load_environment(&mut config, [(name.into(), value.into())].into_iter())?;
-            Ok(config)
+            let given = [(name.into(), value.into())].into_iter();
+            load_environment(&mut config, given).map(|warnings| (config, warnings))
         };
-        let config = set("HYPERCACHE_MAXMEMORY_POLICY", "allkeys-random").expect("valid");
+        let (config, _) = set("HYPERCACHE_MAXMEMORY_POLICY", "allkeys-random").expect("valid");
         assert_eq!(config.get("maxmemory-policy"), "allkeys-random");
         assert!(set("HYPERCACHE_PORT", "tcp://10.0.0.1:6379").is_ok());
         assert!(set("HYPERCACHE_SERVICE_HOST", "10.0.0.1").is_ok());
-        assert!(message(set("HYPERCACHE_PROT", "1")).contains("variable HYPERCACHE_PROT: unknown"));
+        let (_, warnings) = set("HYPERCACHE_PROT", "1").expect("ignored");
+        assert!(warnings[0].starts_with("environment variable HYPERCACHE_PROT is ignored: "));
+        assert!(set("HYPERCACHE_PORT", "x").is_err());
     }
 }
