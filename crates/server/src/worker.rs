@@ -20,6 +20,7 @@ use hypercache_commands::{Session, Shared};
 use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::clock;
+use hypercache_store::Hint;
 use parking_lot::Mutex;
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ use std::time::Duration;
 /// Commands that are prefetched for together. Measured: 16 leaves misses uncovered at many
 /// connections, 128 pushes lines out of the first-level cache.
 const WINDOW: usize = 64;
+/// Fewer commands than this have no misses worth overlapping.
+const PREFETCH_MIN: usize = 2;
 /// A bulk string of at least this many bytes is received into a buffer of its own.
 const LARGE_BULK: usize = 64 * 1024;
 /// A connection with more unsent output than this is not read from.
@@ -73,6 +76,8 @@ struct Parsed {
     feed: u32,
     first_range: u32,
     ranges: u32,
+    /// The database that was selected when it was parsed.
+    db: u8,
     /// Where the next request begins.
     end: u32,
     entry: Option<&'static Entry>,
@@ -105,6 +110,16 @@ struct Window {
 }
 
 impl Window {
+    /// Calls `f` with each key that was located, and the number of its database.
+    #[inline]
+    fn each_key(&mut self, mut f: impl FnMut(&mut Located, u8)) {
+        for parsed in &mut self.parsed {
+            if let Some(at) = &mut parsed.located {
+                f(at, parsed.db);
+            }
+        }
+    }
+
     fn owned(&self, parsed: &Parsed) -> &[Arc<Vec<u8>>] {
         self.owned.get(parsed.owned as usize).map_or(&[], Vec::as_slice)
     }
@@ -345,11 +360,7 @@ impl<D: Driver> Worker<D> {
         self.timer.begin(&self.shared);
         while next < feeds.len() {
             self.fill_window(&mut feeds, &mut next, &mut window);
-            for parsed in &mut window.parsed {
-                if let Some(at) = &mut parsed.located {
-                    at.prefetch_entry();
-                }
-            }
+            self.prefetch(&mut window);
             for run in window.parsed.chunk_by(|a, b| a.feed == b.feed) {
                 self.execute_run(&mut feeds[run[0].feed as usize], run, &window);
             }
@@ -406,6 +417,7 @@ impl<D: Driver> Worker<D> {
                     feed: *next as u32,
                     first_range: first_range as u32,
                     ranges: (ranges.len() - first_range) as u32,
+                    db,
                     end: feed.parser.position as u32,
                     entry: None,
                     located: None,
@@ -425,8 +437,8 @@ impl<D: Driver> Worker<D> {
                 let args = Args::new(bytes, &ranges[first_range..], owned);
                 let request = Request::new(&self.shared, &mut self.recent, args);
                 (parsed.entry, parsed.located) = (request.entry, request.first_key);
-                if let Some(at) = &mut parsed.located {
-                    self.shared.keyspace.prefetch_bucket(at, db);
+                if let Some(at) = &parsed.located {
+                    self.shared.keyspace.prefetch_partition(at);
                 }
                 list.push(parsed);
                 if !limits.authenticated {
@@ -436,6 +448,18 @@ impl<D: Driver> Worker<D> {
             }
             *next += 1;
         }
+    }
+
+    /// Takes all keys of a window towards the cache together, step by step.
+    fn prefetch(&self, window: &mut Window) {
+        if window.parsed.len() < PREFETCH_MIN {
+            return;
+        }
+        window.each_key(|at, db| self.shared.keyspace.begin_hint(at, db));
+        window.each_key(|at, _| at.step(Hint::find_number));
+        window.each_key(|at, _| at.step(|hint, _| hint.find_bucket()));
+        window.each_key(|at, _| at.step(Hint::find_entry));
+        window.each_key(|at, _| at.step(|hint, hash| hint.find_overflow(hash)));
     }
 
     /// Executes requests of one connection.
