@@ -5,9 +5,76 @@
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
-use std::sync::{Arc, OnceLock};
+
+/// One end of a connection, in 16 bytes. Shown as `address:port`, `path:0` of a Unix socket, or
+/// `?:0`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Address {
+    /// Not known.
+    #[default]
+    Unknown,
+    /// IPv4, what most clients use.
+    V4(SocketAddrV4),
+    /// Any other.
+    Other(Box<OtherAddress>),
+}
+
+/// An address that is longer than most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OtherAddress {
+    /// IPv6.
+    Ip(SocketAddr),
+    /// Path of a Unix socket.
+    Unix(String),
+}
+
+impl Address {
+    /// The address of a Unix socket at `path`.
+    #[must_use]
+    pub fn unix(path: String) -> Self {
+        Address::Other(Box::new(OtherAddress::Unix(path)))
+    }
+
+    fn is_loopback(&self) -> bool {
+        match self {
+            Address::V4(address) => address.ip().is_loopback(),
+            Address::Other(other) => match &**other {
+                OtherAddress::Ip(address) => match address.ip() {
+                    IpAddr::V4(ip) => ip.is_loopback(),
+                    IpAddr::V6(ip) => ip.to_canonical().is_loopback(),
+                },
+                OtherAddress::Unix(_) => true,
+            },
+            Address::Unknown => false,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(address) => Address::V4(address),
+            SocketAddr::V6(_) => Address::Other(Box::new(OtherAddress::Ip(address))),
+        }
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Unknown => f.write_str("?:0"),
+            Address::V4(address) => write!(f, "{address}"),
+            Address::Other(other) => match &**other {
+                OtherAddress::Ip(address) => write!(f, "{address}"),
+                OtherAddress::Unix(path) => write!(f, "{path}:0"),
+            },
+        }
+    }
+}
 
 /// Names that a client gave itself; most give none.
 #[derive(Debug, Default, Clone)]
@@ -29,8 +96,12 @@ pub struct Client {
     pub worker: u16,
     /// The number of its socket, which CLIENT LIST shows; -1 for a client without one (tests).
     pub fd: i32,
-    /// Our end, written as [`Self::peer`] is. Set when it connects.
-    pub local: OnceLock<Box<str>>,
+    /// The other end.
+    pub peer: Address,
+    /// Our end.
+    pub local: Address,
+    /// The worker's number for its connection.
+    pub token: AtomicU32,
     /// When it connected, in seconds since the epoch.
     pub created_s: u32,
     /// When it last sent a command, in seconds since the epoch.
@@ -57,8 +128,6 @@ pub struct Client {
     pub output_bytes: AtomicU64,
     /// Set by CLIENT KILL and by a publisher that finds the output beyond its limit.
     pub is_killed: AtomicBool,
-    /// The other end: `address:port`, or `path:0` of a Unix socket. Set when it connects.
-    pub peer: OnceLock<Box<str>>,
     names: Mutex<Option<Box<Names>>>,
 }
 
@@ -90,12 +159,20 @@ impl ClientFlags {
 impl Client {
     /// A client that just connected.
     #[must_use]
-    pub fn new(id: u64, worker: u16, fd: i32, now_s: u32) -> Self {
+    pub fn new(
+        id: u64,
+        worker: u16,
+        fd: i32,
+        (peer, local): (Address, Address),
+        now_s: u32,
+    ) -> Self {
         Client {
             id,
             worker,
             fd,
-            local: OnceLock::new(),
+            peer,
+            local,
+            token: AtomicU32::new(0),
             created_s: now_s,
             active_s: AtomicU32::new(now_s),
             last_command: AtomicU16::new(0),
@@ -109,30 +186,14 @@ impl Client {
             query_bytes: AtomicU32::new(0),
             output_bytes: AtomicU64::new(0),
             is_killed: AtomicBool::new(false),
-            peer: OnceLock::new(),
             names: Mutex::new(None),
         }
-    }
-
-    /// The other end as it is shown; `?:0` when it is not known.
-    #[must_use]
-    pub fn address(&self) -> &str {
-        self.peer.get().map_or("?:0", |peer| peer)
-    }
-
-    /// Our end as it is shown; `?:0` when it is not known.
-    #[must_use]
-    pub fn local_address(&self) -> &str {
-        self.local.get().map_or("?:0", |local| local)
     }
 
     /// Whether it is on this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        let ip = self.address().rsplit_once(':').map_or("", |(ip, _)| ip);
-        let ip = ip.trim_start_matches('[').trim_end_matches(']');
-        self.has(ClientFlags::UNIX)
-            || ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        self.has(ClientFlags::UNIX) || self.peer.is_loopback()
     }
 
     /// Whether a flag is set.

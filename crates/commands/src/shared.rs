@@ -33,7 +33,7 @@ pub enum Message {
         line: Arc<[u8]>,
     },
     /// [`Client::is_killed`] was set.
-    Kill(u64),
+    Kill(Arc<Client>),
     /// Clients may go on after CLIENT PAUSE.
     Resume,
     /// CONFIG RESETSTAT: a worker's counters are written by itself only.
@@ -194,14 +194,14 @@ impl Shared {
     }
 
     /// Kills a client: its worker closes the connection at its next turn.
-    pub fn kill(&self, client: &Client) {
+    pub fn kill(&self, client: &Arc<Client>) {
         if !client.is_killed.swap(true, Ordering::AcqRel) {
-            self.send(client.worker, Message::Kill(client.id));
+            self.send(client.worker, Message::Kill(Arc::clone(client)));
         }
     }
 
     /// Kills a client whose output went beyond its limit.
-    pub fn kill_for_output(&self, client: &Client) {
+    pub fn kill_for_output(&self, client: &Arc<Client>) {
         if !client.is_killed.load(Ordering::Acquire) {
             self.stats[client.worker as usize].output_limit_closed.add(1);
         }

@@ -43,7 +43,8 @@ impl Harness {
     #[must_use]
     pub fn connect(shared: &Shared) -> Session {
         let id = shared.clients.next_id();
-        let client = Arc::new(Client::new(id, 0, -1, (shared.started_ms / 1000) as u32));
+        let now_s = (shared.started_ms / 1000) as u32;
+        let client = Arc::new(Client::new(id, 0, -1, Default::default(), now_s));
         shared.clients.add(Arc::clone(&client));
         let has_password =
             shared.config.hot.has_password.load(std::sync::atomic::Ordering::Relaxed);

@@ -10,7 +10,7 @@ mod upkeep;
 use crate::connection::{Connection, Connections, Partial};
 use crate::io::{Chunk, Driver, Event, Token, Waker};
 use crate::listen::tune;
-use hypercache_commands::client::{Client, ClientFlags};
+use hypercache_commands::client::{Address, Client, ClientFlags};
 use hypercache_commands::clients::is_paused;
 use hypercache_commands::context::Worker as CommandWorker;
 use hypercache_commands::dispatch::{Executor, Request, Timer};
@@ -23,6 +23,8 @@ use hypercache_stdx::clock;
 use hypercache_store::Hint;
 use parking_lot::Mutex;
 use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::net::SocketAddrAny;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -272,14 +274,9 @@ impl<D: Driver> Worker<D> {
         let now_s = (self.commands.now_ms / 1000) as u32;
         let id = self.shared.clients.next_id();
         let worker = self.commands.id as u16;
-        let client = Arc::new(Client::new(id, worker, fd.as_raw_fd(), now_s));
+        let ends = self.ends_of(&fd, is_unix);
+        let client = Arc::new(Client::new(id, worker, fd.as_raw_fd(), ends, now_s));
         client.set_flag(ClientFlags::UNIX, is_unix);
-        if let Some(peer) = self.peer_of(&fd, is_unix) {
-            assert!(client.peer.set(peer).is_ok(), "a new client has no peer yet");
-        }
-        if let Some(local) = self.local_of(&fd, is_unix) {
-            assert!(client.local.set(local).is_ok(), "a new client has no address yet");
-        }
         let token = self.connections.reserve();
         if self.driver.add(token, fd).is_err() {
             // Out of kernel resources: dropping the descriptor tells the peer.
@@ -291,22 +288,19 @@ impl<D: Driver> Worker<D> {
         self.connections.insert(token, Connection::new(session));
     }
 
-    /// The other end of a new connection, as it is shown.
-    fn peer_of(&self, fd: &OwnedFd, is_unix: bool) -> Option<Box<str>> {
+    /// The other end of a new connection, and ours.
+    fn ends_of(&self, fd: &OwnedFd, is_unix: bool) -> (Address, Address) {
         if is_unix {
-            return Some(format!("{}:0", self.shared.config.get("unixsocket")).into());
+            let path = Address::unix(self.shared.config.get("unixsocket"));
+            return (path.clone(), path);
         }
-        let address = rustix::net::getpeername(fd).ok()?;
-        Some(std::net::SocketAddr::try_from(address?).ok()?.to_string().into())
-    }
-
-    /// Our end of a new connection, as it is shown.
-    fn local_of(&self, fd: &OwnedFd, is_unix: bool) -> Option<Box<str>> {
-        if is_unix {
-            return self.peer_of(fd, is_unix);
-        }
-        let address = rustix::net::getsockname(fd).ok()?;
-        Some(std::net::SocketAddr::try_from(address).ok()?.to_string().into())
+        let known = |end: Option<SocketAddrAny>| {
+            let address = SocketAddr::try_from(end?).ok()?;
+            Some(Address::from(address))
+        };
+        let peer = known(rustix::net::getpeername(fd).ok().flatten());
+        let local = known(rustix::net::getsockname(fd).ok());
+        (peer.unwrap_or_default(), local.unwrap_or_default())
     }
 
     /// Notes that a connection has something to read: new bytes, a large argument, or requests

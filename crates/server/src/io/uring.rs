@@ -56,7 +56,7 @@ pub(crate) struct Uring {
     listeners: Vec<Listener>,
     /// When listeners that failed accept again.
     accept_at_ns: Option<u64>,
-    connections: Vec<Option<Connection>>,
+    connections: Vec<Option<Box<Connection>>>,
     free: Vec<u32>,
     /// The place of the connection of each token, or [`NONE`].
     places: Vec<u32>,
@@ -510,7 +510,7 @@ impl Driver for Uring {
             self.connections.push(None);
             self.connections.len() as u32 - 1
         });
-        self.connections[index as usize] = Some(Connection::new(token, fd, self.turn));
+        self.connections[index as usize] = Some(Box::new(Connection::new(token, fd, self.turn)));
         if self.places.len() <= token as usize {
             self.places.resize(token as usize + 1, NONE);
         }
