@@ -8,7 +8,7 @@
 mod upkeep;
 
 use crate::connection::{Connection, Connections, Partial};
-use crate::io::{Chunk, Driver, Event, Token, Waker};
+use crate::io::{Chunk, Driver, Event, Token, Waker, trim};
 use crate::listen::tune;
 use hypercache_commands::client::{Address, Client, ClientFlags};
 use hypercache_commands::clients::is_paused;
@@ -197,6 +197,7 @@ impl<D: Driver> Worker<D> {
         for event in events.drain(..) {
             self.handle(event);
         }
+        trim(events);
         self.take_inbox();
         self.take_messages();
         if !self.feeds.is_empty() {
@@ -367,6 +368,7 @@ impl<D: Driver> Worker<D> {
         for feed in feeds.drain(..) {
             self.keep_rest(feed);
         }
+        trim(&mut feeds);
         self.feeds = feeds;
     }
 

@@ -15,7 +15,7 @@ mod connection;
 mod probe;
 mod ring;
 
-use super::{Chunk, Driver, Event, Token, Waker};
+use super::{Chunk, Driver, Event, Token, Waker, trim};
 use buffers::{BUFFERS, Buffers, GROUP};
 use connection::{Connection, Filling, Flight, Kind, Tag};
 use hypercache_protocol::reply::Output;
@@ -47,6 +47,10 @@ struct Listener {
     is_stopped: bool,
 }
 
+/// After so many turns without an event the memory of the buffers is given back. A turn without
+/// events lasts 100 ms, the worker's tick.
+const IDLE_TURNS: u32 = 5;
+
 /// See the module's text.
 pub(crate) struct Uring {
     // Before the buffers: closed before they are freed.
@@ -68,6 +72,8 @@ pub(crate) struct Uring {
     joined: Vec<Vec<u8>>,
     completions: Vec<cqueue::Entry>,
     turn: u64,
+    /// Turns since something happened last.
+    idle_turns: u32,
     /// Whether the worker does something else between turns instead of waiting.
     is_busy: bool,
     is_ending: bool,
@@ -92,6 +98,7 @@ impl Uring {
             joined: Vec::new(),
             completions: Vec::new(),
             turn: 0,
+            idle_turns: 0,
             is_busy: false,
             is_ending: false,
         };
@@ -447,6 +454,7 @@ impl Uring {
             self.complete(completion, events);
         }
         completions.clear();
+        trim(&mut completions);
         self.completions = completions;
     }
 }
@@ -539,7 +547,12 @@ impl Driver for Uring {
         self.deliver_waiting(events);
         let is_ready = events.len() > events_before || !self.starved.is_empty();
         self.ring.enter(u32::from(!is_ready), timeout)?;
+        let known = events.len();
         self.reap(events);
+        self.idle_turns = if events.len() == known { self.idle_turns + 1 } else { 0 };
+        if self.idle_turns == IDLE_TURNS && !is_ready {
+            self.buffers.rest();
+        }
         Ok(())
     }
 
