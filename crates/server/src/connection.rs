@@ -9,6 +9,7 @@ use hypercache_commands::Session;
 use hypercache_commands::client::Client;
 use hypercache_protocol::parse::{Parser, Range};
 use hypercache_protocol::reply::Output;
+use hypercache_stdx::chunks::Chunks;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A request of which only a part is there.
@@ -77,7 +78,7 @@ impl Connection {
 /// The connections of a worker by token.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    slots: Vec<Option<Box<Connection>>>,
+    slots: Chunks<Option<Box<Connection>>>,
     free: Vec<Token>,
     /// Tokens freed in this turn: events of it may still name them.
     freed: Vec<Token>,
@@ -85,10 +86,7 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn reserve(&mut self) -> Token {
-        self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            (self.slots.len() - 1) as Token
-        })
+        self.free.pop().unwrap_or_else(|| self.slots.push(None) as Token)
     }
 
     pub(crate) fn give_back(&mut self, token: Token) {
@@ -124,6 +122,9 @@ impl Connections {
     }
 
     pub(crate) fn tokens(&self) -> Vec<Token> {
-        (0..).zip(&self.slots).filter_map(|(token, slot)| slot.is_some().then_some(token)).collect()
+        (0..)
+            .zip(self.slots.iter())
+            .filter_map(|(token, slot)| slot.is_some().then_some(token))
+            .collect()
     }
 }

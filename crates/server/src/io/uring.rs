@@ -19,6 +19,7 @@ use super::{Chunk, Driver, Event, Token, Waker, trim};
 use buffers::{BUFFERS, Buffers, GROUP};
 use connection::{Connection, Filling, Flight, Kind, Tag};
 use hypercache_protocol::reply::Output;
+use hypercache_stdx::chunks::Chunks;
 use hypercache_stdx::clock;
 use io_uring::{cqueue, opcode, squeue, types};
 pub(crate) use probe::probe;
@@ -60,7 +61,7 @@ pub(crate) struct Uring {
     listeners: Vec<Listener>,
     /// When listeners that failed accept again.
     accept_at_ns: Option<u64>,
-    connections: Vec<Option<Box<Connection>>>,
+    connections: Chunks<Option<Box<Connection>>>,
     free: Vec<u32>,
     /// The place of the connection of each token, or [`NONE`].
     places: Vec<u32>,
@@ -90,7 +91,7 @@ impl Uring {
             waker,
             listeners: Vec::new(),
             accept_at_ns: None,
-            connections: Vec::new(),
+            connections: Chunks::default(),
             free: Vec::new(),
             places: Vec::new(),
             starved: VecDeque::new(),
@@ -313,8 +314,9 @@ impl Uring {
         let bytes = self.buffers.bytes(start, len);
         if let Some(filling) = &mut connection.filling {
             let rest = filling.append(bytes);
-            connection.held.extend_from_slice(rest);
-            if filling.is_full() {
+            let is_full = filling.is_full();
+            connection.hold(rest);
+            if is_full {
                 self.finish_fill(index, events);
             }
             return;
@@ -330,7 +332,7 @@ impl Uring {
                 join(chunk, start, bytes, &self.buffers, &mut self.joined);
             }
             _ => {
-                connection.held.extend_from_slice(bytes);
+                connection.hold(bytes);
                 self.tell_later(index);
             }
         }
@@ -353,8 +355,8 @@ impl Uring {
             let token = connection.token;
             if connection.is_filled() {
                 self.finish_fill(index, events);
-            } else if !connection.held.is_empty() {
-                let bytes = std::mem::take(&mut connection.held);
+            } else if connection.held.is_some() {
+                let bytes = connection.take_held();
                 connection.turn = self.turn;
                 connection.event = Some(events.len() as u32);
                 let len = bytes.len() as u32;
@@ -615,8 +617,8 @@ impl Driver for Uring {
     fn fill(&mut self, token: Token, buffer: Vec<u8>, len: usize) {
         let Some((index, connection)) = self.get(token) else { return };
         let mut filling = Box::new(Filling { buffer, len });
-        let held = std::mem::take(&mut connection.held);
-        connection.held = filling.append(&held).to_vec();
+        let held = connection.take_held();
+        connection.hold(filling.append(&held));
         let is_full = filling.is_full();
         connection.filling = Some(filling);
         if is_full {
