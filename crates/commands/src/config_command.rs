@@ -4,11 +4,12 @@ use crate::config::{self, SETTINGS};
 use crate::config_file;
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
-use crate::table::{Command, Flags, Group};
+use crate::table::{Command, Flags, Group, Keys};
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::glob::glob_match;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
 
 const BASE: Command = Command {
     group: Group::Server,
@@ -41,6 +42,7 @@ const CONFIG: &[Command] = &[
     Command {
         name: "SET",
         arity: -4,
+        keys: Keys::Each,
         run: set,
         summary: "Changes settings, all or none.",
         complexity: "O(N) in the number of settings",
@@ -100,7 +102,7 @@ fn set(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         Some((name, _)) => {
             format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'")
         }
-        None => match config::set_live(cx.shared, &pairs) {
+        None => match set_all(cx, &pairs) {
             Ok(()) => {
                 cx.reply.ok();
                 return Ok(());
@@ -112,6 +114,30 @@ fn set(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     };
     cx.reply.error(error.as_bytes());
     Err(ReplyError::Written)
+}
+
+/// Changes the settings, and the partitions' logs where these ask for it: under the locks that a
+/// transaction holds, or each partition's own.
+fn set_all(cx: &mut Cx<'_>, pairs: &[(String, String)]) -> Result<(), (String, String)> {
+    let shared = cx.shared;
+    let hot = &shared.config.hot;
+    if !pairs.iter().any(|(name, _)| config::is_of_logs(name)) {
+        return config::set_live(shared, pairs);
+    }
+    if hot.notify.load(Relaxed) != 0 {
+        // What a transaction wrote so far is told as the old setting says.
+        cx.keys.each_shard(|_, shard| {
+            shard.take_notifications(&mut |effect| crate::pubsub::notify(shared, &effect));
+            true
+        });
+    }
+    config::set_live(shared, pairs)?;
+    let log_bytes = hot.log_bytes();
+    cx.keys.each_shard(|_, shard| {
+        shard.start_log(log_bytes);
+        true
+    });
+    Ok(())
 }
 
 fn resetstat(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
@@ -150,4 +176,36 @@ fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         // What is left of the attempt helps nobody.
         let _never_made = std::fs::remove_file(temporary);
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::keyspace::PARTITIONS;
+    use crate::testing::Harness;
+
+    fn check_bytes(harness: &Harness) {
+        let partitions = 0..PARTITIONS as u16;
+        let there: usize = partitions.map(|p| harness.shared.keyspace.lock(p).bytes()).sum();
+        assert_eq!(harness.shared.bytes_used(), there as u64);
+    }
+
+    #[test]
+    fn logs_are_resized_within_a_transaction() {
+        let mut harness = Harness::default();
+        for line in ["MULTI", "SET a 1", "CONFIG SET notify-keyspace-events KEA", "SET b 2"] {
+            harness.run(line);
+        }
+        assert_eq!(harness.run("EXEC"), b"*3\r\n+OK\r\n+OK\r\n+OK\r\n");
+        check_bytes(&harness);
+    }
+
+    #[test]
+    fn bytes_of_a_log_that_is_dropped_are_given_back() {
+        let mut harness = Harness::default();
+        harness.run("CONFIG SET notify-keyspace-events KEA");
+        harness.run("SET a 1");
+        check_bytes(&harness);
+        harness.run("CONFIG SET notify-keyspace-events ''");
+        check_bytes(&harness);
+    }
 }
