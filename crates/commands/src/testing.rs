@@ -1,5 +1,7 @@
 //! Commands without sockets: for tests, fuzzing and the examples of the table.
 
+pub mod fuzz;
+
 use crate::client::Client;
 use crate::config::Config;
 use crate::context::Worker;
