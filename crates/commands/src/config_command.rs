@@ -180,13 +180,10 @@ fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::keyspace::PARTITIONS;
     use crate::testing::Harness;
 
     fn check_bytes(harness: &Harness) {
-        let partitions = 0..PARTITIONS as u16;
-        let there: usize = partitions.map(|p| harness.shared.keyspace.lock(p).bytes()).sum();
-        assert_eq!(harness.shared.bytes_used(), there as u64);
+        assert_eq!(harness.shared.bytes_used(), harness.bytes_there());
     }
 
     #[test]
@@ -206,6 +203,14 @@ mod tests {
         harness.run("SET a 1");
         check_bytes(&harness);
         harness.run("CONFIG SET notify-keyspace-events ''");
+        check_bytes(&harness);
+    }
+
+    #[test]
+    fn bytes_of_logs_that_only_swapdb_wrote_to_are_counted() {
+        let mut harness = Harness::default();
+        harness.run("CONFIG SET notify-keyspace-events KEA");
+        harness.run("SWAPDB 0 1");
         check_bytes(&harness);
     }
 }

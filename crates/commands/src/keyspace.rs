@@ -588,6 +588,7 @@ impl<'a> Keys<'a> {
     pub fn swap_dbs(&mut self, a: u8, b: u8) {
         let keyspace = self.keyspace;
         self.each_shard(|p, shard| {
+            shard.is_changed = true;
             let Shard { hasher, dbs, history, .. } = shard;
             let is_in = |db: &Option<Box<Db>>, key: &[u8]| {
                 let key = Key { bytes: key, hash: hasher.hash(key) };

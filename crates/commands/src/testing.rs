@@ -6,6 +6,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::context::Worker;
 use crate::dispatch::{Executor, Request, Timer};
+use crate::keyspace::PARTITIONS;
 use crate::session::Session;
 use crate::shared::Shared;
 use hypercache_protocol::parse::{OwnedArgs, split_words};
@@ -49,6 +50,13 @@ impl Harness {
         let has_password =
             shared.config.hot.has_password.load(std::sync::atomic::Ordering::Relaxed);
         Session::new(client, !has_password)
+    }
+
+    /// Bytes of all partitions added up anew, which [`Shared::bytes_used`] must be without sockets.
+    #[must_use]
+    pub fn bytes_there(&self) -> u64 {
+        let partitions = 0..PARTITIONS as u16;
+        partitions.map(|p| self.shared.keyspace.lock(p).bytes() as u64).sum()
     }
 
     /// Runs one command given as separate arguments and returns the reply's bytes.
