@@ -100,7 +100,8 @@ fn write_setting(text: &mut String, name: &str, value: &str) {
     let is_plain = !value.is_empty()
         && value.bytes().all(|b| b.is_ascii_graphic() && !b"\"'\\#".contains(&b) || b == b' ');
     let is_list = ["bind", "client-output-buffer-limit", "latency-tracking-info-percentiles"];
-    let is_words = is_list.contains(&name) && !value.trim().is_empty();
+    // Words are read back with one space between them.
+    let is_words = value.split(' ').all(|word| !word.is_empty()) && is_list.contains(&name);
     if is_plain && (!value.contains(' ') || is_words) {
         writeln!(text, "{name} {value}").unwrap_or_default();
         return;
@@ -144,12 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_blanks_is_written_so_that_it_can_be_read() {
-        let mut config = Config::default();
-        config.set_at_start("bind", " ").expect("any text");
-        let text = rewritten(b"", &|name| config.get(name));
-        let line = lines(text.as_bytes()).last().expect("a line").expect("a good one");
-        assert_eq!((line.name.as_str(), line.values), ("bind", vec![" ".to_owned()]));
+    fn blanks_of_a_value_are_written_so_that_they_are_read() {
+        for value in [" ", "a  b", " a", "a ", "a b"] {
+            let mut config = Config::default();
+            config.set_at_start("bind", value).expect("any text");
+            let text = rewritten(b"", &|name| config.get(name));
+            let line = lines(text.as_bytes()).last().expect("a line").expect("a good one");
+            assert_eq!((line.name.as_str(), line.values.join(" ").as_str()), ("bind", value));
+        }
     }
 
     #[test]

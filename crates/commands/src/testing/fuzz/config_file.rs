@@ -21,9 +21,12 @@ pub fn config_file(input: &[u8]) {
     assert_eq!(values(&reread), values(&config), "what was written says something else: {written}");
     let again = rewritten(written.as_bytes(), &|name| reread.get(name));
     assert_eq!(again, written, "writing again changes nothing");
-    // A server starts with whatever was let through.
-    let shared = Shared::new(config, 1);
-    assert_eq!(values(&shared.config), values(&reread), "applying changes no value");
+    // A server starts with whatever was let through. That takes many times as long as the rest, so
+    // only one input in eight is taken so far.
+    if input.len().is_multiple_of(8) {
+        let shared = Shared::new(config, 1);
+        assert_eq!(values(&shared.config), values(&reread), "applying changes no value");
+    }
 }
 
 fn values(config: &Config) -> Vec<String> {
