@@ -1,6 +1,7 @@
 //! Commands without sockets: for tests, fuzzing and the examples of the table.
 
 pub mod fuzz;
+pub mod replay;
 
 use crate::client::Client;
 use crate::config::Config;
@@ -35,7 +36,10 @@ impl Harness {
     /// A fresh server state under the given settings.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let shared = Shared::new(config, 1);
+        Self::over(Shared::new(config, 1))
+    }
+
+    fn over(shared: Arc<Shared>) -> Self {
         let worker = Worker::new(&shared, 0);
         let session = Self::connect(&shared);
         Harness { shared, worker, session, timer: Timer::new() }

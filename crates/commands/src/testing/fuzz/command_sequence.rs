@@ -8,20 +8,24 @@
 //! - an argument of one byte above 127 stands for one of [`EDGES`], or one of the words of the
 //!   command's own syntax.
 //!
+//! An input whose first line is `@log` is one whose effects are all kept: replayed into an empty
+//! store, they must lead to the same dataset.
+//!
 //! `@client N` goes on as another client, `@wait MS` lets time pass, `@expire` removes what is due.
 
 use super::frames::{Frames, frames};
 use crate::client::ClientFlags;
 use crate::config::Config;
-use crate::keyspace::{Keyspace, PARTITIONS};
+use crate::keyspace::PARTITIONS;
 use crate::session::{ReplyMode, Session};
+use crate::shared::Shared;
 use crate::table::{Entry, table};
 use crate::testing::Harness;
+use crate::testing::replay::{KEEP_ALL, dataset, replay};
 use hypercache_protocol::parse::split_words;
 use hypercache_protocol::reply::Version;
 use hypercache_stdx::rng::Rng;
 use hypercache_stdx::{glob, number};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Arguments at the edges of what commands take.
@@ -106,7 +110,7 @@ const START_MS: u64 = 1_700_000_000_000;
 /// # Panics
 /// When a reply is missing or malformed, or the accounts do not balance.
 pub fn command_sequence(input: &[u8]) {
-    let mut run = Run::new();
+    let mut run = Run::new(input.starts_with(b"@log\n"));
     for line in input.split(|&b| b == b'\n').take(LINES_MAX) {
         let words = split_words(line).unwrap_or_default();
         if !words.is_empty() && words.len() <= WORDS_MAX {
@@ -127,21 +131,22 @@ struct Run {
     harness: Harness,
     /// The sessions of the clients that are not the current one.
     others: Vec<Session>,
+    /// Whether all effects are kept.
+    is_logged: bool,
 }
 
 impl Run {
-    fn new() -> Self {
+    fn new(is_logged: bool) -> Self {
         let mut config = Config::default();
-        for (name, value) in [("enable-debug-command", "yes"), ("proto-max-bulk-len", "1mb")] {
+        let own = [("enable-debug-command", "yes"), ("proto-max-bulk-len", "1mb")];
+        for (name, value) in own.iter().chain(if is_logged { KEEP_ALL } else { &[] }) {
             config.set_at_start(name, value).expect("a valid setting");
         }
-        let mut harness = Harness::new(config);
-        let shared = Arc::get_mut(&mut harness.shared).expect("only the harness has it");
-        shared.keyspace = Keyspace::new((1, 2));
+        let mut harness = Harness::over(Shared::with_secret(config, 1, (1, 2)));
         harness.worker.rng = Rng::new(3);
         harness.worker.now_ms = START_MS;
         let others = (1..CLIENTS).map(|_| Harness::connect(&harness.shared)).collect();
-        Run { harness, others }
+        Run { harness, others, is_logged }
     }
 
     fn line(&mut self, words: Vec<Vec<u8>>) {
@@ -156,12 +161,32 @@ impl Run {
                 self.harness.worker.now_ms = end_ms.min(START_MS + WAIT_MS_MAX);
             }
             b"@expire" => self.expire(),
+            b"@log" => {}
             _ => {
                 let (entry, args) = resolve(words);
-                if !entry.is_some_and(|entry| is_left_out(entry, &args)) {
+                if !entry.is_some_and(|entry| self.is_left_out(entry, &args)) {
                     self.command(entry, &args);
                 }
             }
+        }
+    }
+
+    /// What would end the process, take long by design, or lift the bounds of this test.
+    fn is_left_out(&self, entry: &Entry, args: &[Vec<u8>]) -> bool {
+        let exceeds = |i: usize, max: i64| {
+            args.get(i).and_then(|arg| number::parse_i64(arg)).is_some_and(|n| n > max)
+        };
+        let names =
+            |pattern: &[u8]| args[2..].iter().any(|arg| glob::glob_match(pattern, arg, true));
+        match entry.full_name.as_str() {
+            "shutdown" | "debug|sleep" => true,
+            "debug|populate" => exceeds(2, POPULATE_MAX) || exceeds(4, TEXT_MAX),
+            "debug|stringmatch-len" => exceeds(2, TEXT_MAX),
+            "config|set" => {
+                let resizes_logs = names(b"notify-keyspace-events") || names(b"partition-log-size");
+                names(b"proto-max-bulk-len") || self.is_logged && resizes_logs
+            }
+            _ => false,
         }
     }
 
@@ -198,6 +223,9 @@ impl Run {
         assert_eq!(shared.monitor_count.load(Relaxed), 0, "monitors are left");
         let counted = shared.stats.iter().map(|stats| stats.bytes()).sum::<isize>();
         assert_eq!(counted as u64, self.harness.bytes_there(), "bytes counted and bytes there");
+        if self.is_logged {
+            assert_eq!(replay(&self.harness), dataset(&self.harness), "effects replayed");
+        }
     }
 }
 
@@ -322,18 +350,3 @@ fn named(word: &mut Vec<u8>, container: Option<&'static Entry>) -> Option<&'stat
 /// Keys and bytes that DEBUG POPULATE may make, and the text that DEBUG STRINGMATCH-LEN may take.
 const POPULATE_MAX: i64 = 200;
 const TEXT_MAX: i64 = 4096;
-
-/// What would end the process, take long by design, or lift the bounds of this test.
-fn is_left_out(entry: &Entry, args: &[Vec<u8>]) -> bool {
-    let exceeds = |i: usize, max: i64| {
-        args.get(i).and_then(|arg| number::parse_i64(arg)).is_some_and(|n| n > max)
-    };
-    let names = |pattern: &[u8]| args[2..].iter().any(|arg| glob::glob_match(pattern, arg, true));
-    match entry.full_name.as_str() {
-        "shutdown" | "debug|sleep" => true,
-        "debug|populate" => exceeds(2, POPULATE_MAX) || exceeds(4, TEXT_MAX),
-        "debug|stringmatch-len" => exceeds(2, TEXT_MAX),
-        "config|set" => names(b"proto-max-bulk-len"),
-        _ => false,
-    }
-}

@@ -55,7 +55,9 @@ fn command_words() -> Words {
     }
     words.extend(EDGES.iter().map(|edge| edge.to_vec()));
     words.extend(SETTINGS.iter().map(|setting| setting.name.as_bytes().to_vec()));
-    words.extend(["@client ", "@wait ", "@expire", "\n"].map(|word| word.as_bytes().to_vec()));
+    words.extend(
+        ["@log\n", "@client ", "@wait ", "@expire\n", "\n"].map(|word| word.as_bytes().to_vec()),
+    );
     words
 }
 
