@@ -152,7 +152,7 @@ fn rewrite(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     };
     let written = std::fs::read(path)
         .map(|old| config_file::rewritten(&old, &|name| cx.shared.config.get(name)))
-        .and_then(|text| replace_file(path, text.as_bytes()));
+        .and_then(|text| replace_file(path, &text));
     if let Err(error) = written {
         cx.reply.error(format!("ERR Rewriting config file: {error}").as_bytes());
         return Err(ReplyError::Written);

@@ -16,11 +16,12 @@ pub fn config_file(input: &[u8]) {
     check_values_again(&mut config);
     let old = if is_good { input } else { b"" };
     let written = rewritten(old, &|name| config.get(name));
+    let shown = || written.escape_ascii();
     let mut reread = Config::default();
-    assert!(load(&mut reread, written.as_bytes()), "a bad file was written: {written}");
-    assert_eq!(values(&reread), values(&config), "what was written says something else: {written}");
-    let again = rewritten(written.as_bytes(), &|name| reread.get(name));
-    assert_eq!(again, written, "writing again changes nothing");
+    assert!(load(&mut reread, &written), "a bad file was written: {}", shown());
+    assert_eq!(values(&reread), values(&config), "the file says something else: {}", shown());
+    let again = rewritten(&written, &|name| reread.get(name));
+    assert!(again == written, "written again: {}, before {}", again.escape_ascii(), shown());
     // A server starts with whatever was let through. That takes many times as long as the rest, so
     // only one input in eight is taken so far.
     if input.len().is_multiple_of(8) {
