@@ -22,7 +22,7 @@ Usage: cargo xtask TASK
   fix       format and apply what lints suggest
   gen       write the generated references in docs/ and fuzz/
   sanitize  the store's and the event loops' tests under AddressSanitizer, and loom's
-  fuzz      TARGET SECONDS: look for inputs that crash a parser
+  fuzz      TARGET SECONDS: look for inputs that break a target of fuzz/
   bench     measure the release build beside the peers that are installed
 ";
 

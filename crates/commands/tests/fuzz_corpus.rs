@@ -12,7 +12,7 @@ fn folder() -> PathBuf {
 }
 
 /// Far longer than any input takes: one that takes longer waits for a lock for ever.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a target in a thread of its own, so that neither a panic nor a hang hides its input.
 fn replay(target: Target, input: Vec<u8>) -> Result<(), &'static str> {
