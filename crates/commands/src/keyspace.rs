@@ -684,6 +684,7 @@ impl<'a> Keys<'a> {
     pub fn swap_dbs(&mut self, a: u8, b: u8) {
         let keyspace = self.keyspace;
         self.each_shard(|p, shard| {
+            shard.is_changed = true;
             let Shard { hasher, dbs, history, .. } = shard;
             let is_in = |db: u8, key: &[u8]| {
                 let key = Key::new(key, hasher.hash(key));

@@ -150,7 +150,11 @@ impl Shared {
     /// Shared state for `workers` workers under the given settings.
     #[must_use]
     pub fn new(config: Config, workers: usize) -> Arc<Self> {
-        let secret = (rng::entropy(), rng::entropy());
+        Self::with_secret(config, workers, (rng::entropy(), rng::entropy()))
+    }
+
+    /// As [`Self::new`], with a keyspace whose hash is keyed by `secret`.
+    pub(crate) fn with_secret(config: Config, workers: usize, secret: (u64, u64)) -> Arc<Self> {
         let run_id =
             format!("{:016x}{:016x}{:08x}", rng::entropy(), rng::entropy(), rng::entropy() as u32);
         let shared = Arc::new(Shared {
