@@ -1,0 +1,4 @@
+//! What the server promises, tested from outside: one module per kind of promise.
+
+#[path = "main/lifecycle.rs"]
+mod lifecycle;
