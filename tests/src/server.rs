@@ -92,7 +92,8 @@ impl Setup {
             std::fs::write(root.path().join("work").join(name), fill(text)).expect("a file");
         }
         let args: Vec<String> = self.args.iter().map(fill).collect();
-        let env: Vec<_> = self.env.iter().map(|(name, value)| (name.clone(), fill(value))).collect();
+        let env: Vec<_> =
+            self.env.iter().map(|(name, value)| (name.clone(), fill(value))).collect();
         Program::start_in(root, &self.path, &args, &env)
     }
 
