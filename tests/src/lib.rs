@@ -8,7 +8,7 @@ mod program;
 mod server;
 mod wire;
 
-pub use program::{Ended, Program, binary, free_port, is_installed};
+pub use program::{Ended, Program, binary, free_port, is_installed, raise_open_files};
 pub use server::{Server, Setup};
 pub use wire::{Frame, Wire, request};
 

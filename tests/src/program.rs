@@ -1,7 +1,7 @@
 //! Programs run by tests: where they are, and what became of them.
 
 use crate::{mono_ms, wait_for};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -36,6 +36,13 @@ pub fn is_installed(program: &str) -> bool {
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
+}
+
+/// Lets this process, and those it starts from now on, open as many files as it may.
+pub fn raise_open_files() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // Where this is refused, the test that needs it says so.
+    let _refused = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// How a program ended and what it said.
@@ -141,10 +148,19 @@ impl Program {
 
     /// Bytes of resident memory.
     pub fn rss(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most bytes of resident memory it ever had.
+    pub fn peak_rss(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let text = std::fs::read_to_string(path).expect("the program runs");
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kb = line.and_then(|rest| rest.trim().strip_suffix("kB")).expect("VmRSS in kB");
+        let line = text.lines().find_map(|line| line.strip_prefix(field));
+        let kb = line.and_then(|rest| rest.trim().strip_suffix("kB")).expect("a number of kB");
         kb.trim().parse::<u64>().expect("a number") * 1024
     }
 }

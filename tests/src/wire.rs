@@ -122,6 +122,15 @@ impl Wire {
         }
     }
 
+    /// Reads as many bytes, or fewer when no more come.
+    pub fn read_bytes(&mut self, len: usize) -> Vec<u8> {
+        while self.bytes.len() - self.taken < len && self.fill() {}
+        let end = self.bytes.len().min(self.taken + len);
+        let bytes = self.bytes[self.taken..end].to_vec();
+        self.taken = end;
+        bytes
+    }
+
     /// Reads a value if one arrives within `patience`.
     pub fn read_within(&mut self, patience: Duration) -> Option<Frame> {
         self.stream.set_read_timeout(Some(patience)).expect("a timeout");

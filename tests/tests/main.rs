@@ -2,3 +2,7 @@
 
 #[path = "main/lifecycle.rs"]
 mod lifecycle;
+#[path = "main/malformed.rs"]
+mod malformed;
+#[path = "main/protocol.rs"]
+mod protocol;
