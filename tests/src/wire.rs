@@ -24,6 +24,22 @@ impl Frame {
         String::from_utf8_lossy(line.get(1..).unwrap_or_default()).into_owned()
     }
 
+    /// The values in an array, a set or a push; `None` of anything else, also of a null array.
+    pub fn items(&self) -> Option<Vec<Frame>> {
+        let count: usize = match self.kind() {
+            b'*' | b'~' | b'>' => self.line().parse().ok()?,
+            _ => return None,
+        };
+        let mut rest = &self.0[self.line().len() + 3..];
+        let mut items = Vec::new();
+        for _ in 0..count {
+            let (item, after) = rest.split_at(frame_len(rest)?);
+            items.push(Frame(item.to_vec()));
+            rest = after;
+        }
+        Some(items)
+    }
+
     /// The integer of `:` replies.
     pub fn as_int(&self) -> Option<i64> {
         if self.kind() == b':' { self.line().parse().ok() } else { None }
