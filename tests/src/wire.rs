@@ -24,6 +24,17 @@ impl Frame {
         String::from_utf8_lossy(line.get(1..).unwrap_or_default()).into_owned()
     }
 
+    /// The text of a status, an error or a string.
+    pub fn text(&self) -> String {
+        let head = self.line().len() + 3;
+        match self.kind() {
+            b'$' | b'=' | b'!' if self.0.len() > head => {
+                String::from_utf8_lossy(&self.0[head..self.0.len() - 2]).into_owned()
+            }
+            _ => self.line(),
+        }
+    }
+
     /// The values in an array, a set or a push; `None` of anything else, also of a null array.
     pub fn items(&self) -> Option<Vec<Frame>> {
         let count: usize = match self.kind() {

@@ -10,3 +10,5 @@ mod lifecycle;
 mod malformed;
 #[path = "main/protocol.rs"]
 mod protocol;
+#[path = "main/surface.rs"]
+mod surface;

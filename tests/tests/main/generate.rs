@@ -189,9 +189,6 @@ const WIDTHS: &[&[u8]] = &[
     b"u8", b"i8", b"u1", b"i1", b"i5", b"u16", b"i32", b"u63", b"i64", b"u64", b"i65", b"x", b"u0",
 ];
 const TTLS: &[&[u8]] = &[
-    b"1000",
-    b"100000",
-    b"999999999",
     b"0",
     b"-1",
     b"-1000",
@@ -225,8 +222,10 @@ fn fill(rng: &mut Rng, word: &str) -> Vec<u8> {
         "index" => INDEXES,
         "offset" => OFFSETS,
         "width" => WIDTHS,
-        // Long, so that nothing expires while one server is ahead of the other.
-        "ttl" => &TTLS[..if rng.below(2) == 0 { TTLS.len() } else { 3 }],
+        // Long, so that nothing expires while one server is ahead of the other, and hardly ever the
+        // same, or GT and LT would depend on the millisecond.
+        "ttl" if rng.below(2) == 0 => return (100_000 + rng.below(1 << 30)).to_string().into(),
+        "ttl" => TTLS,
         "time" => TIMES,
         "mstime" => MS_TIMES,
         "glob" => GLOBS,
