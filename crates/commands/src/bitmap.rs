@@ -257,7 +257,10 @@ fn bitpos(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let in_bits = args.len() == 6 && parse_unit(args.get(5))?;
     let end = if args.len() > 4 { Some(int(4)?) } else { None };
     let value = entry.value();
-    let found = Bits::within(value, start, end.unwrap_or(-1), in_bits).map(|b| b.position(is_set));
+    let units = if in_bits { value.len() * 8 } else { value.len() };
+    // Unlike elsewhere, an end before the value is its first unit even where the start is later.
+    let last = end.unwrap_or(-1).max(-(units as i64));
+    let found = Bits::within(value, start, last, in_bits).map(|b| b.position(is_set));
     cx.reply.int(match found {
         Some(Some(position)) => position as i64,
         // Zeros follow the value, unless an end was given.

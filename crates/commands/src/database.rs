@@ -180,11 +180,27 @@ fn parse_scan(args: Args<'_>) -> Result<ScanOptions<'_>, ReplyError> {
     Ok(o)
 }
 
+/// Reads a cursor as C's `strtoul` does, save for leading space: nothing is 0, and a minus negates
+/// modulo 2^64. Any number is a place to go on from.
+fn parse_cursor(text: &[u8]) -> Option<u64> {
+    let (is_negative, digits) = match text {
+        [] => return Some(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(if is_negative { value.wrapping_neg() } else { value })
+}
+
 /// A call looks at this many times as many buckets as keys are asked for, at most.
 const LOOKS_PER_KEY: u64 = 10;
 
 fn scan(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    let start = number::parse_u64(args.get(1)).ok_or(ReplyError::Text("ERR invalid cursor"))?;
+    let start = parse_cursor(args.get(1)).ok_or(ReplyError::Text("ERR invalid cursor"))?;
     let options = parse_scan(args)?;
     let (db, now_ms) = (cx.keys.db, cx.keys.now_ms);
     let mut found: Vec<Vec<u8>> = Vec::new();

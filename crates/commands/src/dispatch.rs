@@ -207,16 +207,20 @@ impl<'a> Executor<'a> {
         let mark = self.cx.reply.output().mark();
         let result = match resolve(request) {
             Ok(entry) => checked(&mut self.cx, self.timer, request, entry),
+            Err(_) if is_http(request) => {
+                hang_up(&mut self.cx);
+                Ok(())
+            }
             Err(Unresolved { entry, text }) => {
                 if let Some(entry) = entry {
                     self.cx.worker.stats.commands[entry.id].rejected.add(1);
                 }
-                refuse(&mut self.cx, &text);
+                refuse(&mut self.cx, entry, &text);
                 Ok(())
             }
         };
         if let Err(error) = result {
-            refuse(&mut self.cx, error.text().as_bytes());
+            refuse(&mut self.cx, request.entry, error.text().as_bytes());
         }
         if self.cx.session.reply_mode != ReplyMode::On {
             finish_reply_mode(self.cx.session, self.cx.reply.output(), mark);
@@ -241,14 +245,43 @@ fn finish_reply_mode(session: &mut Session, out: &mut Output, mark: (usize, usiz
     out.truncate(mark);
 }
 
+/// Whether a request that is no command comes from an HTTP client. A web page can make a browser
+/// send one here, with commands in its body.
+fn is_http(request: &Request<'_>) -> bool {
+    let name = request.args.get(0);
+    request.entry.is_none()
+        && (name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:"))
+}
+
+/// Closes a connection whose client is not one of ours, before what follows can run.
+#[cold]
+fn hang_up(cx: &mut Cx<'_>) {
+    let peer = cx.session.client.peer.get().map_or("unknown", |peer| peer);
+    tracing::warn!("possible attack: POST or Host: was sent by {peer}; connection closed");
+    cx.session.is_closing = true;
+}
+
 /// Answers a request that did not run; a transaction that is being queued will not run either.
 #[cold]
-fn refuse(cx: &mut Cx<'_>, text: &[u8]) {
+fn refuse(cx: &mut Cx<'_>, entry: Option<&Entry>, text: &[u8]) {
+    if entry.is_some_and(|entry| entry.row.name == "EXEC") {
+        return refuse_exec(cx, text);
+    }
     cx.reply.error(text);
     cx.worker.stats.count_error(text);
     if let Some(multi) = &mut cx.session.multi {
         multi.is_aborted = true;
     }
+}
+
+/// An EXEC that cannot run ends its transaction.
+#[cold]
+fn refuse_exec(cx: &mut Cx<'_>, text: &[u8]) {
+    cx.session.discard_transaction(cx.shared);
+    let why = text.strip_prefix(b"ERR ").unwrap_or(text);
+    let text = [b"EXECABORT Transaction discarded because of: ", why].concat();
+    cx.reply.error(&text);
+    cx.worker.stats.count_error(&text);
 }
 
 /// Why no row will run.
@@ -324,7 +357,9 @@ fn checked(
     if !cx.session.is_authenticated && !flags.has(Flags::NO_AUTH) {
         return reject(cx, entry, ReplyError::NoAuth);
     }
-    if flags.has(Flags::DENY_OOM) && !make_room(cx.shared, cx.worker) {
+    let needs_room = flags.has(Flags::DENY_OOM)
+        || cx.session.multi.as_ref().is_some_and(|multi| multi.needs_room(entry));
+    if needs_room && !make_room(cx.shared, cx.worker) {
         return reject(cx, entry, ReplyError::OutOfMemory);
     }
     if (cx.session.subscriptions.is_some() || cx.session.multi.is_some())
@@ -359,7 +394,7 @@ fn in_special_state(
     entry: &'static Entry,
 ) -> Option<Outcome> {
     if cx.session.subscriptions.is_some() && !crate::pubsub::is_allowed(cx.session, entry) {
-        refuse(cx, crate::pubsub::refusal(entry).as_bytes());
+        refuse(cx, Some(entry), crate::pubsub::refusal(entry).as_bytes());
         cx.worker.stats.commands[entry.id].rejected.add(1);
         return Some(Ok(()));
     }

@@ -3,7 +3,7 @@
 use crate::client::{Client, ClientFlags};
 use crate::keyspace::WatchFlag;
 use crate::shared::Shared;
-use crate::table::Entry;
+use crate::table::{Entry, Flags};
 use hypercache_protocol::parse::OwnedArgs;
 use hypercache_protocol::reply::Version;
 use std::collections::BTreeSet;
@@ -31,6 +31,18 @@ pub struct Multi {
     pub queue: Vec<(&'static Entry, OwnedArgs)>,
     /// A command was refused while queueing, so EXEC will refuse all.
     pub is_aborted: bool,
+}
+
+impl Multi {
+    /// Whether a command of a client in this transaction is refused above `maxmemory`: the queue
+    /// takes memory whatever is queued, and EXEC runs what it holds.
+    pub(crate) fn needs_room(&self, entry: &Entry) -> bool {
+        match entry.row.name {
+            "EXEC" => self.queue.iter().any(|(entry, _)| entry.row.flags.has(Flags::DENY_OOM)),
+            "DISCARD" | "QUIT" | "RESET" => false,
+            _ => true,
+        }
+    }
 }
 
 /// Keys being watched.

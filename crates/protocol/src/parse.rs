@@ -514,8 +514,8 @@ fn split_word(mut rest: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     loop {
         match rest {
             [] => return Some((word, rest)),
-            // A zero byte ends a word, as it ends a string in C.
-            [byte, ..] if is_space(*byte) || *byte == 0 => return Some((word, &rest[1..])),
+            // A zero byte ends a word, as it ends a string in C. Not all space does.
+            [b' ' | b'\t' | b'\n' | b'\r' | 0, ..] => return Some((word, &rest[1..])),
             [quote @ (b'"' | b'\''), tail @ ..] => {
                 let after = unquote(*quote, tail, &mut word)?;
                 let closed_well = after.first().is_none_or(|b| is_space(*b));

@@ -1,7 +1,9 @@
 //! Listening sockets and the options of connections.
 
 use hypercache_commands::config::Config;
+use hypercache_stdx::clock;
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -9,6 +11,11 @@ use std::time::Duration;
 
 /// Why the server cannot listen: one sentence for the operator.
 pub(crate) type Refusal = String;
+
+/// How long a busy address is waited for, in ms. The sockets of a process that used io_uring are
+/// given up by the kernel a moment after its end, so whoever starts it again at once finds them
+/// busy; 10 ms were measured after a SIGKILL on an idle machine.
+const BUSY_MS: u64 = 1000;
 
 /// A listening socket.
 pub(crate) struct Listener {
@@ -47,14 +54,27 @@ fn open_tcp(config: &Config, word: &str, port: u16) -> Result<Option<Listener>, 
         _ => text.parse().map_err(|_| format!("'bind': '{text}' is no IP address"))?,
     };
     let address = SocketAddr::new(ip, port);
-    match bind_tcp(config, address) {
+    match once_free(|| bind_tcp(config, address)) {
         Ok(fd) => Ok(Some(Listener { fd, is_unix: false, name: address.to_string() })),
-        Err(error) if is_optional && error != rustix::io::Errno::ADDRINUSE => Ok(None),
-        Err(rustix::io::Errno::ADDRINUSE) => Err(format!(
+        Err(error) if is_optional && error != Errno::ADDRINUSE => Ok(None),
+        Err(Errno::ADDRINUSE) => Err(format!(
             "cannot listen on {address}: the port is in use; stop the other server or choose \
              another with --port"
         )),
         Err(error) => Err(format!("cannot listen on {address}: {error}")),
+    }
+}
+
+/// Tries again for a moment while the address is busy.
+fn once_free<T>(attempt: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+    let deadline = clock::now_ms() + BUSY_MS;
+    loop {
+        match attempt() {
+            Err(Errno::ADDRINUSE) if clock::now_ms() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
     }
 }
 
@@ -72,7 +92,7 @@ fn bind_tcp(config: &Config, address: SocketAddr) -> rustix::io::Result<OwnedFd>
 }
 
 fn open_unix(config: &Config, path: &str) -> Result<Listener, Refusal> {
-    let fail = |error: rustix::io::Errno| format!("cannot listen on {path}: {error}");
+    let fail = |error: Errno| format!("cannot listen on {path}: {error}");
     let address = net::SocketAddrUnix::new(path).map_err(fail)?;
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd =
@@ -97,13 +117,20 @@ fn remove_stale(path: &str, address: &net::SocketAddrUnix) -> Result<(), Refusal
     if !meta.file_type().is_socket() {
         return Err(format!("cannot listen on {path}: the file exists and is no socket"));
     }
-    let flags = SocketFlags::CLOEXEC;
-    let probe = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .map_err(|error| format!("cannot listen on {path}: {error}"))?;
-    if net::connect(&probe, address).is_ok() {
-        return Err(format!("cannot listen on {path}: another server listens there"));
+    if let Err(error) = once_free(|| check_dead(address)) {
+        return Err(match error {
+            Errno::ADDRINUSE => format!("cannot listen on {path}: another server listens there"),
+            _ => format!("cannot listen on {path}: {error}"),
+        });
     }
     std::fs::remove_file(path).map_err(|error| format!("cannot remove the old {path}: {error}"))
+}
+
+/// Whether nobody listens at the address any more.
+fn check_dead(address: &net::SocketAddrUnix) -> Result<(), Errno> {
+    let flags = SocketFlags::CLOEXEC;
+    let probe = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    if net::connect(&probe, address).is_ok() { Err(Errno::ADDRINUSE) } else { Ok(()) }
 }
 
 /// Sets the options of a TCP connection. A peer that is gone already makes them fail; its end is

@@ -548,21 +548,11 @@ impl<D: Driver> Worker<D> {
     /// Has the rest of a large argument received into a buffer of its own.
     fn receive_large(&mut self, token: Token, mut partial: Partial, len: usize) {
         let Some(connection) = self.connections.get(token) else { return };
-        let mut buffer = Vec::new();
-        // With the line end after it. Only what arrives is touched, so a client that claims much
-        // and sends little costs addresses, not memory.
-        if buffer.try_reserve_exact(len + 2).is_err() {
-            let mut out = connection.out.take().unwrap_or_default();
-            Reply::new(&mut out, connection.session.version)
-                .error(b"OOM the server has no memory for an argument of this length");
-            connection.out = Some(out);
-            connection.session.is_closing = true;
-            return self.mark_dirty(token);
-        }
-        buffer.extend_from_slice(&partial.bytes[partial.parser.position..]);
+        let buffer = partial.bytes[partial.parser.position..].to_vec();
         partial.bytes.truncate(partial.parser.position);
         partial.is_filling = true;
         connection.partial = Some(Box::new(partial));
+        // With the line end after it.
         self.driver.fill(token, buffer, len + 2);
         self.mark_dirty(token);
     }

@@ -111,6 +111,8 @@ impl Epoll {
         let slot = &mut self.slots[token as usize];
         let (Some(fd), Some(filling)) = (&slot.fd, &mut slot.filling) else { return };
         let (buffer, len) = &mut **filling;
+        super::grow(buffer, *len);
+        // Without any room left the connection ends as if the peer had closed it.
         match recv(fd, spare_capacity(buffer), RecvFlags::empty()) {
             Ok((0, _)) => return events.push(Event::Closed { token }),
             Ok(_) => {}

@@ -75,13 +75,14 @@ impl Filling {
         rest
     }
 
-    /// The request that receives what is missing. It refers to memory of the buffer, which must
+    /// The request that receives what is missing, or a part of it. It refers to memory of the buffer, which must
     /// not be touched meanwhile.
     pub(super) fn request(&mut self, fd: types::Fd) -> squeue::Entry {
         let missing = self.len.saturating_sub(self.buffer.len());
-        self.buffer.reserve_exact(missing);
+        crate::io::grow(&mut self.buffer, self.len);
         let spare = self.buffer.spare_capacity_mut();
-        let len = missing.min(REQUEST_BYTES_MAX) as u32;
+        // Without any room left nothing is received, which ends the connection.
+        let len = missing.min(spare.len()).min(REQUEST_BYTES_MAX) as u32;
         opcode::Recv::new(fd, spare.as_mut_ptr().cast(), len).flags(libc::MSG_WAITALL).build()
     }
 

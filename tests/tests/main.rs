@@ -1,0 +1,14 @@
+//! What the server promises, tested from outside: one module per kind of promise.
+
+#[path = "main/compat.rs"]
+mod compat;
+#[path = "main/generate.rs"]
+mod generate;
+#[path = "main/lifecycle.rs"]
+mod lifecycle;
+#[path = "main/malformed.rs"]
+mod malformed;
+#[path = "main/protocol.rs"]
+mod protocol;
+#[path = "main/surface.rs"]
+mod surface;
