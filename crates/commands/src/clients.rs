@@ -60,6 +60,7 @@ const CLIENT: &[Command] = &[
     },
     Command {
         name: "INFO",
+        tips: &["nondeterministic_output"],
         since: "6.2.0",
         arity: 2,
         run: info,
@@ -82,6 +83,7 @@ const CLIENT: &[Command] = &[
     },
     Command {
         name: "LIST",
+        tips: &["nondeterministic_output"],
         since: "2.4.0",
         arity: -2,
         flags: ADMIN,

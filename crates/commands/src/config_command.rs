@@ -41,6 +41,7 @@ const CONFIG: &[Command] = &[
     },
     Command {
         name: "SET",
+        tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
         arity: -4,
         keys: Keys::Each,
         run: set,

@@ -58,6 +58,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "PING",
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
         arity: -1,
         flags: Flags::FAST,
         run: ping,

@@ -15,6 +15,7 @@ const CHANGE_FAST: Flags = Flags::WRITE.or(Flags::FAST);
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
         name: "DBSIZE",
+        tips: &["request_policy:all_shards", "response_policy:agg_sum"],
         arity: 1,
         keys: Keys::Each,
         flags: READ_FAST,
@@ -26,6 +27,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "KEYS",
+        tips: &["request_policy:all_shards", "nondeterministic_output_order"],
         group: Group::Generic,
         acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
         arity: 2,
@@ -40,6 +42,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "SCAN",
+        tips: &["nondeterministic_output", "request_policy:special"],
         group: Group::Generic,
         since: "2.8.0",
         arity: -2,
@@ -54,6 +57,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "FLUSHDB",
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
         acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
         arity: -1,
         keys: Keys::All,
@@ -67,6 +71,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "FLUSHALL",
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
         acl: Acl::KEYSPACE.or(Acl::DANGEROUS),
         arity: -1,
         keys: Keys::All,

@@ -30,7 +30,8 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn new(shared: &Shared, recent: &mut Recent, args: Args<'a>) -> Self {
         let entry = recent.get(args.get(0));
-        let has_one = |e: &Entry| matches!(e.row.keys, Keys::Range { first: 1, last: 1, .. });
+        let has_one =
+            |e: &Entry| matches!(e.row.keys, Keys::Range { first: 1, last: 1, .. }) && e.locks_keys;
         let first_key = match entry {
             Some(entry) if args.len() > 1 && (entry.is_plain || has_one(entry)) => {
                 Some(shared.keyspace.locate(args.get(1)))
@@ -472,6 +473,7 @@ fn hold(keys: &mut Held<'_>, shared: &Shared, request: &Request<'_>, entry: &'st
     match entry.row.keys {
         Keys::None | Keys::Each => {}
         Keys::All => keys.hold_all(),
+        Keys::Range { .. } | Keys::Two(..) if !entry.locks_keys => {}
         Keys::Range { .. } | Keys::Two(..) => {
             let mut partitions = Vec::with_capacity(8);
             add_partitions(shared, entry, request.args, &mut partitions);
@@ -489,6 +491,7 @@ pub(crate) fn add_partitions(
 ) {
     match entry.row.keys {
         Keys::All | Keys::Each => partitions.extend(0..PARTITIONS as u16),
+        _ if !entry.locks_keys => {}
         keys => keys.for_each(args.len(), &mut |i, _| {
             partitions.push(crate::keyspace::partition_of(args.get(i)));
         }),
@@ -496,7 +499,13 @@ pub(crate) fn add_partitions(
 }
 
 #[inline]
-fn note_slow(shared: &Shared, session: &Session, entry: &Entry, args: Args<'_>, nanos: u64) {
+pub(crate) fn note_slow(
+    shared: &Shared,
+    session: &Session,
+    entry: &Entry,
+    args: Args<'_>,
+    nanos: u64,
+) {
     let micros = nanos / 1000;
     let hot = &shared.config.hot;
     let threshold = hot.slowlog_us.load(Relaxed);

@@ -61,6 +61,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "TTL",
+        tips: &["nondeterministic_output"],
         arity: 2,
         keys: Keys::first(KeyFlags::RO.or(KeyFlags::ACCESS)),
         flags: READ_FAST,
@@ -72,6 +73,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "PTTL",
+        tips: &["nondeterministic_output"],
         since: "2.6.0",
         arity: 2,
         keys: Keys::first(KeyFlags::RO.or(KeyFlags::ACCESS)),

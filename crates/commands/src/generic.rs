@@ -27,6 +27,7 @@ const COPY_KEYS: Keys = Keys::Two(&READ, &OVERWRITTEN);
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
         name: "DEL",
+        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
         arity: -2,
         keys: Keys::Range { first: 1, last: -1, step: 1, flags: KeyFlags::RM.or(KeyFlags::DELETE) },
         flags: Flags::WRITE,
@@ -39,6 +40,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "UNLINK",
+        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
         since: "4.0.0",
         arity: -2,
         keys: Keys::Range { first: 1, last: -1, step: 1, flags: KeyFlags::RM.or(KeyFlags::DELETE) },
@@ -52,6 +54,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "EXISTS",
+        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
         arity: -2,
         keys: Keys::Range { first: 1, last: -1, step: 1, flags: KeyFlags::RO },
         flags: READ_FAST,
@@ -64,6 +67,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "TOUCH",
+        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
         since: "3.2.1",
         arity: -2,
         keys: Keys::Range { first: 1, last: -1, step: 1, flags: KeyFlags::RO },
@@ -133,6 +137,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "RANDOMKEY",
+        tips: &["request_policy:all_shards", "nondeterministic_output"],
         arity: 1,
         keys: Keys::Each,
         flags: Flags::READONLY,
@@ -154,6 +159,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "WAIT",
+        tips: &["request_policy:all_shards", "response_policy:agg_min"],
         since: "3.0.0",
         arity: 3,
         acl: Acl::CONNECTION,
@@ -178,6 +184,7 @@ const OBJECT_BASE: Command = Command {
 const OBJECT: &[Command] = &[
     Command {
         name: "ENCODING",
+        tips: &["nondeterministic_output"],
         run: object_encoding,
         summary: "How the value is kept: int, embstr or raw.",
         examples: "> SET a 1\nOK\n> OBJECT ENCODING a\n\"int\"\n> OBJECT ENCODING b\n(nil)",
@@ -185,6 +192,7 @@ const OBJECT: &[Command] = &[
     },
     Command {
         name: "FREQ",
+        tips: &["nondeterministic_output"],
         since: "4.0.0",
         run: object_freq,
         summary: "How often the key is used; only under an LFU policy, of which there is none.",
@@ -193,6 +201,7 @@ const OBJECT: &[Command] = &[
     },
     Command {
         name: "IDLETIME",
+        tips: &["nondeterministic_output"],
         run: object_idletime,
         summary: "Seconds since the key was last used.",
         examples: "> SET a 1\nOK\n> OBJECT IDLETIME a\n(integer) 0",
@@ -200,6 +209,7 @@ const OBJECT: &[Command] = &[
     },
     Command {
         name: "REFCOUNT",
+        tips: &["nondeterministic_output"],
         run: object_refcount,
         summary: "References to the value: always one.",
         examples: "> SET a 1\nOK\n> OBJECT REFCOUNT a\n(integer) 1",

@@ -5,7 +5,7 @@ use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::session::{Session, Subscriptions};
 use crate::shared::{Message, Push, Shared};
-use crate::table::{Acl, Command, Entry, Flags, Group, KeyFlags, Keys};
+use crate::table::{Command, Entry, Flags, Group, KeyFlags, Keys};
 use hypercache_journal::{Class, Effect};
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::{Output, Reply, Version};
@@ -22,7 +22,8 @@ const BASE: Command = Command {
     ..Command::DEFAULT
 };
 
-const CHANNEL_KEYS: Keys = Keys::None;
+const CHANNELS: Keys = Keys::Range { first: 1, last: -1, step: 1, flags: KeyFlags::NOT_KEY };
+const ONE_CHANNEL: Keys = Keys::first(KeyFlags::NOT_KEY);
 const INFO_FLAGS: Flags = Flags::PUBSUB.or(Flags::LOADING).or(Flags::STALE);
 const PUBLISH_FLAGS: Flags =
     Flags::PUBSUB.or(Flags::LOADING).or(Flags::STALE).or(Flags::FAST).or(Flags::MAY_REPLICATE);
@@ -78,7 +79,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         summary: "Listens to shard channels.",
         syntax: "shardchannel [shardchannel ...]",
         examples: "> SSUBSCRIBE s\n1) \"ssubscribe\"\n2) \"s\"\n3) (integer) 1",
-        keys: CHANNEL_KEYS,
+        keys: CHANNELS,
         ..BASE
     },
     Command {
@@ -89,7 +90,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         summary: "Stops listening to shard channels, or to all of them.",
         syntax: "[shardchannel [shardchannel ...]]",
         examples: "> SUNSUBSCRIBE s\n1) \"sunsubscribe\"\n2) \"s\"\n3) (integer) 0",
-        keys: CHANNEL_KEYS,
+        keys: CHANNELS,
         ..BASE
     },
     Command {
@@ -114,7 +115,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         complexity: "O(N) in the subscribers of the channel",
         syntax: "shardchannel message",
         examples: "> SPUBLISH s hello\n(integer) 0",
-        keys: CHANNEL_KEYS,
+        keys: ONE_CHANNEL,
         ..BASE
     },
     Command {
@@ -587,6 +588,3 @@ pub fn notify_event(shared: &Shared, db: u8, key: &[u8], event: &str, class: Cla
         publish(shared, channel.as_bytes(), key);
     }
 }
-
-const _: Acl = Acl::PUBSUB;
-const _: KeyFlags = KeyFlags::NOT_KEY;

@@ -116,6 +116,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "MGET",
+        tips: &["request_policy:multi_shard"],
         arity: -2,
         keys: Keys::Range { first: 1, last: -1, step: 1, flags: KeyFlags::RO.or(KeyFlags::ACCESS) },
         flags: READ_FAST,
@@ -128,6 +129,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "MSET",
+        tips: &["request_policy:multi_shard", "response_policy:all_succeeded"],
         since: "1.0.1",
         arity: -3,
         keys: Keys::Range { first: 1, last: -1, step: 2, flags: KeyFlags::OW.or(KeyFlags::UPDATE) },
@@ -141,6 +143,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "MSETNX",
+        tips: &["request_policy:multi_shard", "response_policy:agg_min"],
         since: "1.0.1",
         arity: -3,
         keys: Keys::Range { first: 1, last: -1, step: 2, flags: KeyFlags::OW.or(KeyFlags::INSERT) },

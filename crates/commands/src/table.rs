@@ -174,6 +174,13 @@ impl Keys {
         }
     }
 
+    /// Whether there are keys of the keyspace: the channels of shard pub/sub are placed like keys
+    /// but are none.
+    #[must_use]
+    pub fn are_keys(&self) -> bool {
+        self.ranges().iter().all(|(.., flags)| !flags.has(KeyFlags::NOT_KEY))
+    }
+
     /// Calls `f` with the number of every argument that is a key, of `len` arguments in all.
     pub fn for_each(&self, len: usize, f: &mut dyn FnMut(usize, KeyFlags)) {
         match *self {
@@ -288,7 +295,8 @@ impl Command {
     /// See [`Entry::is_plain`].
     fn is_plain(&self) -> bool {
         let known = Flags::WRITE | Flags::READONLY | Flags::DENY_OOM | Flags::FAST;
-        matches!(self.keys, Keys::Range { first: 1, last: 1, .. }) && known.has(self.flags)
+        let has_one = matches!(self.keys, Keys::Range { first: 1, last: 1, .. });
+        has_one && self.keys.are_keys() && known.has(self.flags)
     }
 
     /// All ACL categories, those that follow from the flags included.
@@ -355,6 +363,8 @@ pub struct Entry {
     /// Whether it only reads or writes the one key that is its first argument: no state but the
     /// key's matters to it, and it changes none.
     pub is_plain: bool,
+    /// Whether the partitions of its keys are locked for it; not if they are channels.
+    pub locks_keys: bool,
     /// Whether it is so quick that it is not timed by itself.
     pub is_quick: bool,
 }
@@ -432,8 +442,9 @@ impl Table {
         let add_sub = |sub| self.add(sub, Some(&name), next_id);
         let subcommands = row.subcommands.iter().map(add_sub).collect();
         let is_plain = row.is_plain();
+        let locks_keys = row.keys.are_keys();
         let is_quick = row.flags.has(Flags::FAST) || is_plain && row.complexity == "O(1)";
-        let entry = Entry { id, row, full_name, subcommands, is_plain, is_quick };
+        let entry = Entry { id, row, full_name, subcommands, is_plain, is_quick, locks_keys };
         let entry: &'static Entry = Box::leak(Box::new(entry));
         self.entries.push(entry);
         entry
@@ -485,6 +496,7 @@ pub fn unknown() -> &'static Entry {
         full_name: String::new(),
         subcommands: Vec::new(),
         is_plain: false,
+        locks_keys: false,
         is_quick: false,
     };
     &UNKNOWN

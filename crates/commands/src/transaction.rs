@@ -10,6 +10,7 @@ use crate::error::{Outcome, ReplyError};
 use crate::session::{Multi, Session};
 use crate::table::{Acl, Command, Entry, Flags, Group, KeyFlags, Keys};
 use hypercache_protocol::parse::{Args, OwnedArgs};
+use hypercache_stdx::clock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 const BASE: Command =
@@ -181,10 +182,15 @@ fn watched_keys_are_untouched(cx: &mut Cx<'_>) -> bool {
 fn run_queue(cx: &mut Cx<'_>, multi: &Multi) {
     let exec = cx.entry;
     cx.reply.array(multi.queue.len());
+    let mut last_ns = clock::mono_ns();
     for (entry, args) in &multi.queue {
         cx.entry = entry;
         let failed = dispatch::run(cx, args.as_args());
-        cx.worker.stats.count_commands(entry.id, 1, 0, u64::from(failed));
+        let now_ns = clock::mono_ns();
+        let nanos = now_ns - last_ns;
+        last_ns = now_ns;
+        cx.worker.stats.count_commands(entry.id, 1, nanos, u64::from(failed));
+        dispatch::note_slow(cx.shared, cx.session, entry, args.as_args(), nanos);
         if cx.shared.monitor_count.load(Relaxed) > 0 {
             crate::monitor::feed_monitors(cx.shared, cx.session, entry, args.as_args());
         }

@@ -306,20 +306,20 @@ impl Parser {
     #[inline]
     fn bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) -> Step {
         if self.bulk_len.is_none() {
-            self.short_bulks(buffer, args);
+            self.short_bulks(buffer, args, limits);
         }
         if self.args_left == 0 { Step::Command } else { self.any_bulks(buffer, args, limits) }
     }
 
     /// Reads arguments below 100 bytes that are all there, the usual case; stops at any other.
     #[inline]
-    fn short_bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>) {
+    fn short_bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) {
         let (mut at, mut left) = (self.position, self.args_left);
         while left > 0 {
             let Some((header, len)) = short_bulk_header(buffer, at) else { break };
             let start = at + header;
             let end = start + len;
-            if buffer.len() < end + 2 {
+            if buffer.len() < end + 2 || len > limits.bulk_bytes_max {
                 break;
             }
             args.push(Range { start: start as u32, len: len as u32 });
