@@ -248,9 +248,7 @@ impl State {
             version: session.version,
             is_monitor: session.client.has(ClientFlags::MONITOR),
             mode: session.reply_mode,
-            queues_others: queue.into_iter().any(|(entry, _)| {
-                is_subscription(entry) || entry.row.name == "HELLO" || is_sample(entry)
-            }),
+            queues_others: queue.into_iter().any(|(entry, _)| changes_form(entry)),
         }
     }
 }
@@ -293,6 +291,13 @@ fn check_reply(
 
 fn is_subscription(entry: &Entry) -> bool {
     entry.row.name.ends_with("SUBSCRIBE")
+}
+
+/// Whether a transaction with this command has a reply of another form. CLIENT REPLY OFF leaves out
+/// elements that were announced, as in Redis.
+fn changes_form(entry: &Entry) -> bool {
+    let names = ["hello", "client|reply"];
+    names.contains(&entry.full_name.as_str()) || is_subscription(entry) || is_sample(entry)
 }
 
 /// Whether a reply may be any type of the protocol.
