@@ -4,6 +4,7 @@
 
 mod bench;
 mod documents;
+mod fuzz;
 mod process;
 mod tidy;
 mod tools;
@@ -19,9 +20,9 @@ Usage: cargo xtask TASK
   test      install what tests need, verify, and run all tests
   verify    check format, lints, licences and house rules; writes nothing
   fix       format and apply what lints suggest
-  gen       write the generated references in docs/
+  gen       write the generated references in docs/ and fuzz/
   sanitize  the store's and the event loops' tests under AddressSanitizer, and loom's
-  fuzz      TARGET SECONDS: look for inputs that crash a parser
+  fuzz      TARGET SECONDS: look for inputs that break a target of fuzz/
   bench     measure the release build beside the peers that are installed
 ";
 
@@ -40,9 +41,12 @@ fn run(words: &[&str]) -> Result<()> {
         ["test"] => test(),
         ["verify"] => verify::verify(),
         ["fix"] => verify::fix(),
-        ["gen"] => documents::write(),
+        ["gen"] => {
+            documents::write()?;
+            fuzz::write_dictionaries()
+        }
         ["sanitize"] => sanitize(),
-        ["fuzz", target, seconds] => fuzz(target, seconds.parse()?),
+        ["fuzz", target, seconds] => fuzz::fuzz(target, seconds),
         ["bench", options @ ..] => bench::bench(options),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
@@ -83,25 +87,4 @@ fn sanitize() -> Result<()> {
     }
     let env = [("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")];
     process::cargo_with(&["test", "--release", "--package", "hypercache-stdx", "loom"], &env)
-}
-
-/// Builds the target as cargo-fuzz would, without needing it, and runs it.
-fn fuzz(target: &str, seconds: u32) -> Result<()> {
-    let flags = "--cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module \
-                 -Cllvm-args=-sanitizer-coverage-level=4 \
-                 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
-                 -Cllvm-args=-sanitizer-coverage-pc-table \
-                 -Cllvm-args=-sanitizer-coverage-trace-compares";
-    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let env = [("RUSTFLAGS", flags), ("CARGO_TARGET_DIR", "target/fuzz")];
-    let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
-    let build = ["build", "--release", "--target", &triple, "--bin", target];
-    cargo_nightly(&[&build[..], &manifest].concat(), &env)?;
-    let found = format!("target/fuzz/found/{target}");
-    let seeds = format!("fuzz/corpus/{target}");
-    std::fs::create_dir_all(&found)?;
-    let program = format!("target/fuzz/{triple}/release/{target}");
-    let limits = [format!("-max_total_time={seconds}"), "-rss_limit_mb=2048".into()];
-    let prefix = format!("-artifact_prefix={found}/");
-    process::run(&program, &[&found, &seeds, &limits[0], &limits[1], "-timeout=20", &prefix])
 }

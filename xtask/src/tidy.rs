@@ -103,7 +103,7 @@ fn check_file(path: &Path, text: &str, problems: &mut Vec<String>) {
 
 /// A text that is longer than what fits beside its name cannot be broken by rustfmt.
 fn has_long_literal(line: &str) -> bool {
-    line.split('"').skip(1).any(|piece| piece.len() > 60)
+    line.split('"').skip(1).any(|piece| piece.len() > 40)
 }
 
 fn is_file_of(path: &Path, room: &str) -> bool {

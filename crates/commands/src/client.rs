@@ -3,11 +3,78 @@
 //! A connection lives on one worker; its [`Client`] is the part that CLIENT LIST, CLIENT KILL and
 //! PUBLISH reach from another. About 100 bytes, mostly atomics that only its worker writes.
 
+use hypercache_stdx::chunks::Chunks;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
-use std::sync::{Arc, OnceLock};
+
+/// One end of a connection, in 16 bytes. Shown as `address:port`, `path:0` of a Unix socket, or
+/// `?:0`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Address {
+    /// Not known.
+    #[default]
+    Unknown,
+    /// IPv4, what most clients use.
+    V4(SocketAddrV4),
+    /// Any other.
+    Other(Box<OtherAddress>),
+}
+
+/// An address that is longer than most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OtherAddress {
+    /// IPv6.
+    Ip(SocketAddr),
+    /// Path of a Unix socket.
+    Unix(String),
+}
+
+impl Address {
+    /// The address of a Unix socket at `path`.
+    #[must_use]
+    pub fn unix(path: String) -> Self {
+        Address::Other(Box::new(OtherAddress::Unix(path)))
+    }
+
+    fn is_loopback(&self) -> bool {
+        match self {
+            Address::V4(address) => address.ip().is_loopback(),
+            Address::Other(other) => match &**other {
+                OtherAddress::Ip(address) => match address.ip() {
+                    IpAddr::V4(ip) => ip.is_loopback(),
+                    IpAddr::V6(ip) => ip.to_canonical().is_loopback(),
+                },
+                OtherAddress::Unix(_) => true,
+            },
+            Address::Unknown => false,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(address) => Address::V4(address),
+            SocketAddr::V6(_) => Address::Other(Box::new(OtherAddress::Ip(address))),
+        }
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Unknown => f.write_str("?:0"),
+            Address::V4(address) => write!(f, "{address}"),
+            Address::Other(other) => match &**other {
+                OtherAddress::Ip(address) => write!(f, "{address}"),
+                OtherAddress::Unix(path) => write!(f, "{path}:0"),
+            },
+        }
+    }
+}
 
 /// Names that a client gave itself; most give none.
 #[derive(Debug, Default, Clone)]
@@ -29,8 +96,14 @@ pub struct Client {
     pub worker: u16,
     /// The number of its socket, which CLIENT LIST shows; -1 for a client without one (tests).
     pub fd: i32,
-    /// Our end, written as [`Self::peer`] is. Set when it connects.
-    pub local: OnceLock<Box<str>>,
+    /// The other end.
+    pub peer: Address,
+    /// Our end.
+    pub local: Address,
+    /// The worker's number for its connection.
+    pub token: AtomicU32,
+    /// Its place among all clients.
+    slot: AtomicU32,
     /// When it connected, in seconds since the epoch.
     pub created_s: u32,
     /// When it last sent a command, in seconds since the epoch.
@@ -57,8 +130,6 @@ pub struct Client {
     pub output_bytes: AtomicU64,
     /// Set by CLIENT KILL and by a publisher that finds the output beyond its limit.
     pub is_killed: AtomicBool,
-    /// The other end: `address:port`, or `path:0` of a Unix socket. Set when it connects.
-    pub peer: OnceLock<Box<str>>,
     names: Mutex<Option<Box<Names>>>,
 }
 
@@ -90,12 +161,21 @@ impl ClientFlags {
 impl Client {
     /// A client that just connected.
     #[must_use]
-    pub fn new(id: u64, worker: u16, fd: i32, now_s: u32) -> Self {
+    pub fn new(
+        id: u64,
+        worker: u16,
+        fd: i32,
+        (peer, local): (Address, Address),
+        now_s: u32,
+    ) -> Self {
         Client {
             id,
             worker,
             fd,
-            local: OnceLock::new(),
+            peer,
+            local,
+            token: AtomicU32::new(0),
+            slot: AtomicU32::new(u32::MAX),
             created_s: now_s,
             active_s: AtomicU32::new(now_s),
             last_command: AtomicU16::new(0),
@@ -109,30 +189,14 @@ impl Client {
             query_bytes: AtomicU32::new(0),
             output_bytes: AtomicU64::new(0),
             is_killed: AtomicBool::new(false),
-            peer: OnceLock::new(),
             names: Mutex::new(None),
         }
-    }
-
-    /// The other end as it is shown; `?:0` when it is not known.
-    #[must_use]
-    pub fn address(&self) -> &str {
-        self.peer.get().map_or("?:0", |peer| peer)
-    }
-
-    /// Our end as it is shown; `?:0` when it is not known.
-    #[must_use]
-    pub fn local_address(&self) -> &str {
-        self.local.get().map_or("?:0", |local| local)
     }
 
     /// Whether it is on this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        let ip = self.address().rsplit_once(':').map_or("", |(ip, _)| ip);
-        let ip = ip.trim_start_matches('[').trim_end_matches(']');
-        self.has(ClientFlags::UNIX)
-            || ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        self.has(ClientFlags::UNIX) || self.peer.is_loopback()
     }
 
     /// Whether a flag is set.
@@ -163,11 +227,19 @@ impl Client {
     }
 }
 
-/// All connections by id.
+/// All connections, 9 bytes each beside the client itself. Those that come and go are found at once;
+/// looking for an id, which only CLIENT does, looks at all.
 #[derive(Debug, Default)]
 pub struct Clients {
-    by_id: Mutex<BTreeMap<u64, Arc<Client>>>,
+    slots: Mutex<Slots>,
+    connected: AtomicU64,
     last_id: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    clients: Chunks<Option<Arc<Client>>>,
+    free: Vec<u32>,
 }
 
 impl Clients {
@@ -179,30 +251,44 @@ impl Clients {
 
     /// Adds a client.
     pub fn add(&self, client: Arc<Client>) {
-        self.by_id.lock().insert(client.id, client);
+        let mut slots = self.slots.lock();
+        let Slots { clients, free } = &mut *slots;
+        let slot = free.pop().unwrap_or_else(|| clients.push(None) as u32);
+        client.slot.store(slot, Relaxed);
+        clients[slot as usize] = Some(client);
+        self.connected.fetch_add(1, Relaxed);
     }
 
-    /// Removes a client. Call before its socket is closed.
-    pub fn remove(&self, id: u64) {
-        self.by_id.lock().remove(&id);
+    /// Removes a client that was added.
+    pub fn remove(&self, client: &Client) {
+        let mut slots = self.slots.lock();
+        let slot = client.slot.load(Relaxed);
+        let is_there = |other: &mut Arc<Client>| other.id == client.id;
+        let removed = slots.clients.get_mut(slot as usize).and_then(|c| c.take_if(is_there));
+        if removed.is_some() {
+            slots.free.push(slot);
+            self.connected.fetch_sub(1, Relaxed);
+        }
     }
 
     /// The client with an id.
     #[must_use]
     pub fn get(&self, id: u64) -> Option<Arc<Client>> {
-        self.by_id.lock().get(&id).cloned()
+        self.slots.lock().clients.iter().flatten().find(|client| client.id == id).cloned()
     }
 
     /// All clients in order of arrival.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Client>> {
-        self.by_id.lock().values().cloned().collect()
+        let mut all: Vec<_> = self.slots.lock().clients.iter().flatten().cloned().collect();
+        all.sort_unstable_by_key(|client| client.id);
+        all
     }
 
     /// How many are connected.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_id.lock().len()
+        self.connected.load(Relaxed) as usize
     }
 
     /// Whether none is connected.

@@ -445,8 +445,8 @@ impl<'a> Filter<'a> {
         let age_s = now_s.saturating_sub(u64::from(client.created_s));
         self.id.is_none_or(|id| id == client.id)
             && self.class.is_none_or(|class| class == class_of(client))
-            && self.address.is_none_or(|address| address == client.address().as_bytes())
-            && self.local_address.is_none_or(|end| end == client.local_address().as_bytes())
+            && self.address.is_none_or(|end| end == client.peer.to_string().as_bytes())
+            && self.local_address.is_none_or(|end| end == client.local.to_string().as_bytes())
             && self.age_min_s.is_none_or(|age| age_s >= age)
             && !(self.spares_caller && client.id == caller)
     }
@@ -570,8 +570,8 @@ fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
          omem={output_bytes} tot-mem={total} events={} cmd={} user=default redir=-1 resp={} \
          lib-name={} lib-ver={}",
         client.id,
-        client.address(),
-        client.local_address(),
+        client.peer,
+        client.local,
         client.fd,
         text(&names.name),
         seconds_since(client.created_s),

@@ -4,6 +4,7 @@
 //! A value is kept as text, as CONFIG GET shows it. What the request path needs is also kept parsed
 //! in [`Hot`], by the row's `apply`.
 
+use crate::keyspace::PARTITIONS;
 use crate::shared::Shared;
 use hypercache_stdx::{number, size};
 use parking_lot::RwLock;
@@ -193,7 +194,7 @@ pub const SETTINGS: &[Setting] = &[
         "partition-log-size",
         Kind::Bytes(16 << 10, 1 << 30),
         "64kb",
-        crate::pubsub::apply_log_size,
+        |s, v| s.config.hot.log_bytes_max.store(bytes(v), Relaxed),
         "Bytes of recent effects kept per partition while something reads them.",
     ),
     live(
@@ -277,6 +278,8 @@ pub struct Hot {
     pub latency_tracking: AtomicBool,
     pub has_password: AtomicBool,
     pub output_limits: RwLock<OutputLimits>,
+    /// Of `partition-log-size`; what is in force is [`Hot::log_bytes`].
+    pub log_bytes_max: AtomicU64,
     /// Bits of `notify-keyspace-events`; see [`crate::pubsub`].
     pub notify: AtomicU32,
     password: RwLock<String>,
@@ -319,6 +322,7 @@ impl Default for Hot {
             latency_tracking: AtomicBool::new(true),
             has_password: AtomicBool::new(false),
             output_limits: RwLock::default(),
+            log_bytes_max: AtomicU64::new(0),
             notify: AtomicU32::new(0),
             password: RwLock::default(),
         }
@@ -337,6 +341,13 @@ impl Hot {
         let right = self.password.read();
         let differing = right.bytes().zip(password).fold(0, |d, (a, b)| d | (a ^ b));
         differing == 0 && right.len() == password.len()
+    }
+
+    /// Bytes that a partition's log may take: none while nothing reads it.
+    #[must_use]
+    pub fn log_bytes(&self) -> usize {
+        let is_read = self.notify.load(Relaxed) != 0;
+        if is_read { self.log_bytes_max.load(Relaxed) as usize } else { 0 }
     }
 
     fn set_output_limits(&self, text: &str) {
@@ -442,7 +453,15 @@ pub fn index_of(name: &str) -> Option<usize> {
     SETTINGS.iter().position(|s| s.name.eq_ignore_ascii_case(name))
 }
 
-/// Changes settings of a running server, all or none, as CONFIG SET.
+/// Whether a setting decides how large the partitions' logs are.
+#[must_use]
+pub fn is_of_logs(name: &str) -> bool {
+    let names = ["notify-keyspace-events", "partition-log-size"];
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Changes settings of a running server, all or none, as CONFIG SET. The partitions' logs are left
+/// to the caller (see [`is_of_logs`]), who knows which partitions are locked.
 ///
 /// # Errors
 /// The name of the setting at fault and a sentence that says why.
@@ -472,6 +491,10 @@ pub fn apply_all(shared: &Shared) {
     let values = shared.config.values.read().clone();
     for (setting, value) in SETTINGS.iter().zip(values) {
         (setting.apply)(shared, &value);
+    }
+    let log_bytes = shared.config.hot.log_bytes();
+    for partition in 0..PARTITIONS as u16 {
+        shared.keyspace.lock(partition).start_log(log_bytes);
     }
 }
 

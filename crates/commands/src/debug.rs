@@ -7,6 +7,7 @@ use crate::keyspace::DATABASES;
 use crate::table::{Command, Flags, Group, KeyFlags, Keys};
 use hypercache_journal::Event;
 use hypercache_protocol::parse::Args;
+use hypercache_protocol::reply::Version;
 use hypercache_stdx::{glob::glob_match, hash::KeyHasher, number};
 use hypercache_store::{EntryRef, Payload, Ttl};
 use std::sync::atomic::Ordering::Relaxed;
@@ -237,6 +238,8 @@ fn stringmatch_len(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     Ok(())
 }
 
+const BIG_NUMBER: &[u8] = b"1234567999999999999999999999999999999";
+
 fn protocol(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     check_allowed(cx)?;
     let reply = &mut cx.reply;
@@ -262,17 +265,35 @@ fn protocol(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
             }
         }
         b"push" => {
+            if reply.version() == Version::V2 {
+                return Err(ReplyError::Text("ERR RESP2 is not supported by this command"));
+            }
             reply.push(2);
             reply.bulk(b"server-cpu-usage");
             reply.int(42);
+            // A push message answers nothing.
+            reply.bulk(b"Some real reply following the push reply");
         }
+        b"attrib" => {
+            if reply.version() == Version::V3 {
+                let attribute = b"|1\r\n$14\r\nkey-popularity\r\n*2\r\n$7\r\nkey:123\r\n:90\r\n";
+                reply.output().bytes.extend_from_slice(attribute);
+            }
+            reply.bulk(b"Some real reply following the attribute");
+        }
+        b"bignum" => match reply.version() {
+            Version::V2 => reply.bulk(BIG_NUMBER),
+            Version::V3 => {
+                reply.output().bytes.extend([b"(", BIG_NUMBER, b"\r\n"].concat());
+            }
+        },
         b"verbatim" => reply.verbatim("txt", b"This is a verbatim\nstring"),
         b"true" => reply.bool(true),
         b"false" => reply.bool(false),
         _ => {
             return Err(ReplyError::Text(
                 "ERR Wrong protocol type name. Please use one of the following: \
-                 string|integer|double|null|array|set|map|push|verbatim|true|false",
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
             ));
         }
     }
@@ -290,4 +311,25 @@ fn log(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     tracing::info!("DEBUG LOG: {}", args.get(2).escape_ascii());
     cx.reply.ok();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+    use crate::testing::Harness;
+
+    #[test]
+    fn what_only_resp3_has_comes_with_a_reply() {
+        let mut config = Config::default();
+        config.set_at_start("enable-debug-command", "yes").expect("a choice");
+        let mut harness = Harness::new(config);
+        let refusal = b"-ERR RESP2 is not supported by this command\r\n";
+        assert_eq!(harness.run("DEBUG PROTOCOL push"), refusal);
+        let number = b"$37\r\n1234567999999999999999999999999999999\r\n";
+        assert_eq!(harness.run("DEBUG PROTOCOL bignum"), number);
+        harness.run("HELLO 3");
+        assert!(harness.run("DEBUG PROTOCOL push").ends_with(b"following the push reply\r\n"));
+        assert!(harness.run("DEBUG PROTOCOL attrib").starts_with(b"|1\r\n$14\r\n"));
+        assert!(harness.run("DEBUG PROTOCOL bignum").starts_with(b"(1234567999"));
+    }
 }

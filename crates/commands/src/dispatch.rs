@@ -256,7 +256,7 @@ fn is_http(request: &Request<'_>) -> bool {
 /// Closes a connection whose client is not one of ours, before what follows can run.
 #[cold]
 fn hang_up(cx: &mut Cx<'_>) {
-    let peer = cx.session.client.peer.get().map_or("unknown", |peer| peer);
+    let peer = &cx.session.client.peer;
     tracing::warn!("possible attack: POST or Host: was sent by {peer}; connection closed");
     cx.session.is_closing = true;
 }

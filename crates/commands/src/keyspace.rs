@@ -12,7 +12,7 @@ use hypercache_protocol::slot::slot_of;
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::{
-    BucketHint, CoreCell, Db, EntryRef, Key, Live, Payload, Removed, Ttl, prefetch_value,
+    CoreCell, Db, EntryRef, Hint, Key, Live, Payload, Removed, Ttl, prefetch_value,
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -72,11 +72,73 @@ fn raise(flags: &[WatchFlag]) {
     flags.iter().for_each(|flag| flag.store(true, Ordering::Release));
 }
 
+/// The databases of a partition. Number 0, which most use alone, is in place: the lookup of a key
+/// then reads the line after the lock and not one that its address is read from first.
+#[derive(Debug, Default)]
+#[repr(C)]
+struct Dbs {
+    first: Option<Db>,
+    others: [Option<Box<Db>>; DATABASES - 1],
+}
+
+impl Dbs {
+    #[inline]
+    fn get(&self, i: u8) -> Option<&Db> {
+        if i == 0 { self.first.as_ref() } else { self.others[i as usize - 1].as_deref() }
+    }
+
+    #[inline]
+    fn get_mut(&mut self, i: u8) -> Option<&mut Db> {
+        if i == 0 { self.first.as_mut() } else { self.others[i as usize - 1].as_deref_mut() }
+    }
+
+    #[inline]
+    fn get_or_insert_with(&mut self, i: u8, make: impl FnOnce() -> Db) -> &mut Db {
+        if i == 0 {
+            return self.first.get_or_insert_with(make);
+        }
+        self.others[i as usize - 1].get_or_insert_with(|| Box::new(make()))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u8, &Db)> {
+        (0..DATABASES as u8).filter_map(|i| Some((i, self.get(i)?)))
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = (u8, &mut Db)> {
+        let others = self.others.iter_mut().map(|db| db.as_deref_mut());
+        let all = std::iter::once(self.first.as_mut()).chain(others);
+        (0..).zip(all).filter_map(|(i, db)| Some((i, db?)))
+    }
+
+    fn take(&mut self, i: u8) -> Option<Db> {
+        if i == 0 { self.first.take() } else { self.others[i as usize - 1].take().map(|db| *db) }
+    }
+
+    fn take_if_used(&mut self, i: u8) -> Option<Db> {
+        if self.get(i)?.is_empty() { None } else { self.take(i) }
+    }
+
+    fn put(&mut self, i: u8, db: Option<Db>) {
+        if i == 0 {
+            self.first = db;
+        } else {
+            self.others[i as usize - 1] = db.map(Box::new);
+        }
+    }
+
+    fn swap(&mut self, a: u8, b: u8) {
+        let (in_a, in_b) = (self.take(a), self.take(b));
+        self.put(a, in_b);
+        self.put(b, in_a);
+    }
+}
+
 /// Everything of one partition, guarded by its lock.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Shard {
+    dbs: Dbs,
     hasher: KeyHasher,
-    dbs: [Option<Box<Db>>; DATABASES],
     /// Log and watchers.
     pub history: History,
     /// Bytes last reported to the sum of the worker that held the lock.
@@ -87,7 +149,7 @@ pub struct Shard {
 
 impl Shard {
     fn new(hasher: KeyHasher) -> Self {
-        let dbs = [const { None }; DATABASES];
+        let dbs = Dbs::default();
         Shard { hasher, dbs, history: History::default(), reported_bytes: 0, is_changed: false }
     }
 
@@ -95,13 +157,13 @@ impl Shard {
     #[inline]
     #[must_use]
     pub fn db(&self, i: u8) -> Option<&Db> {
-        self.dbs[i as usize].as_deref()
+        self.dbs.get(i)
     }
 
     /// Bytes of all databases and the log.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let dbs = self.dbs.iter().flatten().map(|db| db.bytes()).sum::<usize>();
+        let dbs = self.dbs.iter().map(|(_, db)| db.bytes()).sum::<usize>();
         dbs + self.history.log.bytes()
     }
 
@@ -127,7 +189,7 @@ impl Shard {
         now_ms: u64,
         touch: Option<u32>,
     ) -> Option<EntryRef<'_>> {
-        let table = self.dbs[db as usize].as_mut()?;
+        let table = self.dbs.get_mut(db)?;
         match table.get_live(key, now_ms, touch) {
             Live::Is(entry) => Some(entry),
             Live::Missing => None,
@@ -162,11 +224,10 @@ impl Shard {
         let (mut looked, mut gone) = (0, 0);
         self.is_changed = true;
         let Shard { dbs, history, .. } = self;
-        for (i, db) in dbs.iter_mut().enumerate() {
-            let Some(db) = db else { continue };
+        for (i, db) in dbs.iter_mut() {
             looked += db.expire_due(now_ms, max.saturating_sub(looked), &mut |removed| {
                 gone += 1;
-                history.record(&expired(i as u8, removed.key()));
+                history.record(&expired(i, removed.key()));
                 discard(removed);
             });
         }
@@ -179,7 +240,7 @@ impl Shard {
         let start = rng.below(DATABASES as u64) as usize;
         for n in 0..DATABASES {
             let i = (start + n) % DATABASES;
-            let Some(db) = self.dbs[i].as_mut() else { continue };
+            let Some(db) = self.dbs.get_mut(i as u8) else { continue };
             let Some(entry) = db.random(|n| rng.below(n)) else { continue };
             let bytes = entry.key().to_vec();
             let key = Key::new(&bytes, self.hasher.hash(&bytes));
@@ -229,6 +290,7 @@ pub fn discard(removed: Removed) {
 
 /// One partition: its lock, and the parts of its tables that may be prefetched from without it.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Partition {
     cores: [CoreCell; DATABASES],
     shard: Mutex<Shard>,
@@ -264,13 +326,18 @@ impl Keyspace {
         self.partitions[partition as usize].shard.lock()
     }
 
-    /// Brings a key's partition and bucket towards the cache, without a lock.
+    /// Brings the first thing that is read of a key towards the cache: its partition.
     #[inline]
-    pub fn prefetch_bucket(&self, at: &mut Located, db: u8) {
+    pub fn prefetch_partition(&self, at: &Located) {
         let partition = &self.partitions[at.partition as usize];
+        prefetch_value(&partition.cores);
         prefetch_value(&partition.shard);
-        let core = partition.cores[db as usize].get();
-        at.hint = core.and_then(|core| core.prefetch_bucket(at.hash));
+    }
+
+    /// Begins to look for where a key is, without any lock.
+    #[inline]
+    pub fn begin_hint(&self, at: &mut Located, db: u8) {
+        at.hint = self.partitions[at.partition as usize].cores[db as usize].hint();
     }
 
     /// Partition and hash of a key.
@@ -288,16 +355,16 @@ pub struct Located {
     pub partition: u16,
     /// Keyed hash.
     pub hash: u64,
-    /// Its bucket, if that was prefetched.
-    pub hint: Option<BucketHint>,
+    /// Where it is, as far as that was found out before its partition is locked.
+    pub hint: Option<Hint>,
 }
 
 impl Located {
-    /// Brings the key's entry towards the cache, once its bucket is there.
+    /// Takes a step of the hint.
     #[inline]
-    pub fn prefetch_entry(&mut self) {
+    pub fn step(&mut self, step: impl FnOnce(&mut Hint, u64)) {
         if let Some(hint) = &mut self.hint {
-            hint.prefetch_entry(self.hash);
+            step(hint, self.hash);
         }
     }
 }
@@ -488,8 +555,8 @@ impl<'a> Keys<'a> {
     ) -> (&'s mut Db, &'s mut History) {
         shard.is_changed = true;
         let Shard { hasher, dbs, history, .. } = shard;
-        let db = dbs[at.1 as usize].get_or_insert_with(|| {
-            let db = Box::new(Db::new(*hasher, now_ms));
+        let db = dbs.get_or_insert_with(at.1, || {
+            let db = Db::new(*hasher, now_ms);
             keyspace.partitions[at.0 as usize].cores[at.1 as usize].set(Some(db.core()));
             db
         });
@@ -564,7 +631,7 @@ impl<'a> Keys<'a> {
         let (shard, key) = self.shard_of(key);
         shard.live(db, key, now_ms, None)?;
         shard.is_changed = true;
-        let removed = shard.dbs[db as usize].as_mut()?.remove(key)?;
+        let removed = shard.dbs.get_mut(db)?.remove(key)?;
         let change = Change::Del;
         let effect = Effect { db, key: key.bytes, change, event, is_new: false };
         shard.history.record(&effect);
@@ -589,7 +656,7 @@ impl<'a> Keys<'a> {
     /// Empties databases (all of them, or one) in all partitions, which must be held. Returns what
     /// must be dropped: on the background thread, or at once.
     #[must_use]
-    pub fn flush(&mut self, only: Option<u8>) -> Vec<Box<Db>> {
+    pub fn flush(&mut self, only: Option<u8>) -> Vec<Db> {
         let mut flushed = Vec::new();
         let keyspace = self.keyspace;
         let now_ms = self.now_ms;
@@ -597,7 +664,7 @@ impl<'a> Keys<'a> {
             shard.is_changed = true;
             let Shard { hasher, dbs, history, .. } = shard;
             for i in (0..DATABASES as u8).filter(|i| only.is_none_or(|o| o == *i)) {
-                let Some(db) = dbs[i as usize].take_if(|db| !db.is_empty()) else { continue };
+                let Some(db) = dbs.take_if_used(i) else { continue };
                 history.touch_watchers_where(|watched, key| {
                     let key = Key::new(key, hasher.hash(key));
                     watched == i && db.get(key).is_some_and(|e| !e.is_expired(now_ms))
@@ -617,18 +684,18 @@ impl<'a> Keys<'a> {
     pub fn swap_dbs(&mut self, a: u8, b: u8) {
         let keyspace = self.keyspace;
         self.each_shard(|p, shard| {
+            shard.is_changed = true;
             let Shard { hasher, dbs, history, .. } = shard;
-            let is_in = |db: &Option<Box<Db>>, key: &[u8]| {
+            let is_in = |db: u8, key: &[u8]| {
                 let key = Key::new(key, hasher.hash(key));
-                db.as_ref().is_some_and(|d| d.get(key).is_some())
+                dbs.get(db).is_some_and(|db| db.get(key).is_some())
             };
             history.touch_watchers_where(|db, key| {
-                (db == a || db == b)
-                    && (is_in(&dbs[a as usize], key) || is_in(&dbs[b as usize], key))
+                (db == a || db == b) && (is_in(a, key) || is_in(b, key))
             });
-            dbs.swap(a as usize, b as usize);
+            dbs.swap(a, b);
             for i in [a, b] {
-                let core = dbs[i as usize].as_ref().map(|db| db.core());
+                let core = dbs.get(i).map(Db::core);
                 keyspace.partitions[p as usize].cores[i as usize].set(core);
             }
             let (change, event) = (Change::Swap(b), Event::Silent);

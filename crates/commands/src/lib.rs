@@ -8,6 +8,7 @@
 pub mod client;
 pub mod config;
 mod config_command;
+pub mod config_file;
 pub mod context;
 pub mod dispatch;
 pub mod error;

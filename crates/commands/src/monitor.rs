@@ -1,6 +1,6 @@
 //! MONITOR: clients that see every command.
 
-use crate::client::{Client, ClientFlags};
+use crate::client::{Address, Client, ClientFlags, OtherAddress};
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::redact;
@@ -95,10 +95,12 @@ fn deliver(shared: &Shared, monitor: &Arc<Client>, line: &Arc<[u8]>, hard: u64) 
 /// The line that shows a command: time, database, client, arguments.
 fn line_of(session: &Session, args: Args<'_>, now_us: u64) -> Vec<u8> {
     let client = &session.client;
-    let address = client.address();
-    let address = match address.strip_suffix(":0") {
-        Some(path) if client.has(ClientFlags::UNIX) => format!("unix:{path}"),
-        _ => address.to_owned(),
+    let address = match &client.peer {
+        Address::Other(other) => match &**other {
+            OtherAddress::Unix(path) => format!("unix:{path}"),
+            OtherAddress::Ip(address) => address.to_string(),
+        },
+        address => address.to_string(),
     };
     let (seconds, micros) = (now_us / 1_000_000, now_us % 1_000_000);
     let mut line = format!("{seconds}.{micros:06} [{} {address}]", session.db).into_bytes();
@@ -165,9 +167,9 @@ mod tests {
 
     #[test]
     fn clients_of_a_unix_socket_show_its_path() {
-        let h = Harness::default();
-        h.session.client.set_flag(ClientFlags::UNIX, true);
-        h.session.client.peer.set("/run/h.sock:0".into()).expect("first");
+        let mut h = Harness::default();
+        let ends = (Address::unix("/run/h.sock".into()), Address::Unknown);
+        h.session.client = Arc::new(Client::new(1, 0, -1, ends, 0));
         let args = OwnedArgs::from_pieces(["ping"]);
         let line = line_of(&h.session, args.as_args(), 0);
         assert_eq!(line, b"0.000000 [0 unix:/run/h.sock] \"ping\"");

@@ -3,7 +3,6 @@
 use crate::client::{Client, ClientFlags};
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
-use crate::keyspace::PARTITIONS;
 use crate::session::{Session, Subscriptions};
 use crate::shared::{Message, Push, Shared};
 use crate::table::{Acl, Command, Entry, Flags, Group, KeyFlags, Keys};
@@ -555,20 +554,11 @@ pub(crate) fn format_notify_flags(flags: u32) -> String {
     text
 }
 
-/// A new value of `notify-keyspace-events`: the logs are kept while it asks for something.
+/// A new value of `notify-keyspace-events`; the partitions' logs follow with
+/// [`Hot::log_bytes`](crate::config::Hot::log_bytes).
 pub(crate) fn apply_notify(shared: &Shared, value: &str) {
     let flags = parse_notify_flags(value).unwrap_or(0);
     shared.config.hot.notify.store(flags, Relaxed);
-    apply_log_size(shared, &shared.config.get("partition-log-size"));
-}
-
-/// A new value of `partition-log-size`.
-pub(crate) fn apply_log_size(shared: &Shared, value: &str) {
-    let bytes = value.parse().unwrap_or(0);
-    let is_read = shared.config.hot.notify.load(Relaxed) != 0;
-    for p in 0..PARTITIONS as u16 {
-        shared.keyspace.lock(p).start_log(if is_read { bytes } else { 0 });
-    }
 }
 
 /// Publishes what an effect is called, if anybody asked for it.

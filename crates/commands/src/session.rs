@@ -147,6 +147,6 @@ impl Session {
         self.discard_transaction(shared);
         crate::pubsub::unsubscribe_all(shared, self);
         crate::monitor::stop_monitoring(shared, self);
-        shared.clients.remove(self.client.id);
+        shared.clients.remove(&self.client);
     }
 }

@@ -33,7 +33,7 @@ pub enum Message {
         line: Arc<[u8]>,
     },
     /// [`Client::is_killed`] was set.
-    Kill(u64),
+    Kill(Arc<Client>),
     /// Clients may go on after CLIENT PAUSE.
     Resume,
     /// CONFIG RESETSTAT: a worker's counters are written by itself only.
@@ -150,7 +150,11 @@ impl Shared {
     /// Shared state for `workers` workers under the given settings.
     #[must_use]
     pub fn new(config: Config, workers: usize) -> Arc<Self> {
-        let secret = (rng::entropy(), rng::entropy());
+        Self::with_secret(config, workers, (rng::entropy(), rng::entropy()))
+    }
+
+    /// As [`Self::new`], with a keyspace whose hash is keyed by `secret`.
+    pub(crate) fn with_secret(config: Config, workers: usize, secret: (u64, u64)) -> Arc<Self> {
         let run_id =
             format!("{:016x}{:016x}{:08x}", rng::entropy(), rng::entropy(), rng::entropy() as u32);
         let shared = Arc::new(Shared {
@@ -194,14 +198,14 @@ impl Shared {
     }
 
     /// Kills a client: its worker closes the connection at its next turn.
-    pub fn kill(&self, client: &Client) {
+    pub fn kill(&self, client: &Arc<Client>) {
         if !client.is_killed.swap(true, Ordering::AcqRel) {
-            self.send(client.worker, Message::Kill(client.id));
+            self.send(client.worker, Message::Kill(Arc::clone(client)));
         }
     }
 
     /// Kills a client whose output went beyond its limit.
-    pub fn kill_for_output(&self, client: &Client) {
+    pub fn kill_for_output(&self, client: &Arc<Client>) {
         if !client.is_killed.load(Ordering::Acquire) {
             self.stats[client.worker as usize].output_limit_closed.add(1);
         }

@@ -117,7 +117,7 @@ impl SlowLog {
             time_s: clock::now_ms() / 1000,
             micros,
             args: clip(args),
-            address: client.address().to_owned(),
+            address: client.peer.to_string(),
             name: client.names().name,
         };
         let mut ring = self.ring.lock();

@@ -1,9 +1,13 @@
 //! Commands without sockets: for tests, fuzzing and the examples of the table.
 
+pub mod fuzz;
+pub mod replay;
+
 use crate::client::Client;
 use crate::config::Config;
 use crate::context::Worker;
 use crate::dispatch::{Executor, Request, Timer};
+use crate::keyspace::PARTITIONS;
 use crate::session::Session;
 use crate::shared::Shared;
 use crate::table::Recent;
@@ -33,7 +37,10 @@ impl Harness {
     /// A fresh server state under the given settings.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let shared = Shared::new(config, 1);
+        Self::over(Shared::new(config, 1))
+    }
+
+    fn over(shared: Arc<Shared>) -> Self {
         let worker = Worker::new(&shared, 0);
         let session = Self::connect(&shared);
         Harness { shared, worker, session, timer: Timer::new() }
@@ -43,11 +50,19 @@ impl Harness {
     #[must_use]
     pub fn connect(shared: &Shared) -> Session {
         let id = shared.clients.next_id();
-        let client = Arc::new(Client::new(id, 0, -1, (shared.started_ms / 1000) as u32));
+        let now_s = (shared.started_ms / 1000) as u32;
+        let client = Arc::new(Client::new(id, 0, -1, Default::default(), now_s));
         shared.clients.add(Arc::clone(&client));
         let has_password =
             shared.config.hot.has_password.load(std::sync::atomic::Ordering::Relaxed);
         Session::new(client, !has_password)
+    }
+
+    /// Bytes of all partitions added up anew, which [`Shared::bytes_used`] must be without sockets.
+    #[must_use]
+    pub fn bytes_there(&self) -> u64 {
+        let partitions = 0..PARTITIONS as u16;
+        partitions.map(|p| self.shared.keyspace.lock(p).bytes() as u64).sum()
     }
 
     /// Runs one command given as separate arguments and returns the reply's bytes.

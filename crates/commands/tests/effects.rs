@@ -2,67 +2,16 @@
 //! backup and a restore will rest on.
 
 use hypercache_commands::config::Config;
-use hypercache_commands::keyspace::{DATABASES, PARTITIONS};
 use hypercache_commands::testing::Harness;
-use hypercache_journal::{Change, apply};
-use hypercache_stdx::hash::KeyHasher;
-use hypercache_store::Db;
+use hypercache_commands::testing::replay::{KEEP_ALL, dataset, replay};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
-
-/// Key, value, deadline, and whether it was edited in place, by database and key.
-type Dataset = BTreeMap<(usize, Vec<u8>), (Vec<u8>, Option<u64>)>;
 
 fn logging_config() -> Config {
     let mut config = Config::default();
-    for (name, value) in [("notify-keyspace-events", "KEA"), ("partition-log-size", "1gb")] {
+    for (name, value) in KEEP_ALL {
         config.set_at_start(name, value).expect("a valid setting");
     }
     config
-}
-
-fn collect(db: &Db, number: usize, into: &mut Dataset) {
-    db.for_each(|e| {
-        into.insert((number, e.key().to_vec()), (e.value().to_vec(), e.deadline()));
-    });
-}
-
-/// What is in the server's keyspace.
-fn dataset(harness: &Harness) -> Dataset {
-    let mut found = Dataset::new();
-    for partition in 0..PARTITIONS as u16 {
-        let shard = harness.shared.keyspace.lock(partition);
-        for number in 0..DATABASES {
-            if let Some(db) = shard.db(number as u8) {
-                collect(db, number, &mut found);
-            }
-        }
-    }
-    found
-}
-
-/// What the logs of all partitions lead to.
-fn replay(harness: &Harness) -> Dataset {
-    let hasher = KeyHasher::new((5, 6));
-    let mut found = Dataset::new();
-    for partition in 0..PARTITIONS as u16 {
-        let shard = harness.shared.keyspace.lock(partition);
-        let mut dbs: Vec<Db> = (0..DATABASES).map(|_| Db::new(hasher, 0)).collect();
-        let read = shard.history.log.read_from(1, &mut |effect| {
-            let number = effect.db as usize;
-            if apply(&effect, hasher.hash(effect.key), &mut dbs[number]) {
-                return;
-            }
-            match effect.change {
-                Change::Flush => dbs[number] = Db::new(hasher, 0),
-                Change::Swap(other) => dbs.swap(number, other as usize),
-                other => panic!("not applied: {other:?}"),
-            }
-        });
-        read.expect("the log was kept from the start");
-        dbs.iter().enumerate().for_each(|(number, db)| collect(db, number, &mut found));
-    }
-    found
 }
 
 /// Commands over few keys, so that they meet.

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use hypercache_commands::config::Config;
-use hypercache_protocol::parse::split_words;
+use hypercache_commands::config_file;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -46,37 +46,22 @@ fn load_file(config: &mut Config, path: &str, depth: usize) -> Result<()> {
     } else {
         bytes = std::fs::read(path).with_context(|| format!("cannot read {path}"))?;
     }
-    for (n, line) in bytes.split(|&b| b == b'\n').enumerate() {
-        let at = || format!("{path}:{}", n + 1);
-        let words = parse_line(line).with_context(at)?;
-        let Some((name, values)) = words.split_first() else { continue };
-        if name.eq_ignore_ascii_case("include") {
-            for file in values {
+    for line in config_file::lines(&bytes) {
+        let line = line.map_err(|bad| anyhow!("{path}:{}: {}", bad.number, bad.why))?;
+        let at = || format!("{path}:{}", line.number);
+        if line.name.eq_ignore_ascii_case("include") {
+            for file in &line.values {
                 load_file(config, file, depth + 1).with_context(at)?;
             }
             continue;
         }
-        set(config, name, values).with_context(at)?;
+        set(config, &line.name, &line.values).with_context(at)?;
     }
     Ok(())
 }
 
-/// The words of a line; none of a comment or an empty line.
-pub(crate) fn parse_line(line: &[u8]) -> Result<Vec<String>> {
-    let line = line.trim_ascii();
-    if line.starts_with(b"#") {
-        return Ok(Vec::new());
-    }
-    let words = split_words(line).ok_or_else(|| anyhow!("quotes do not close"))?;
-    let words = words.into_iter().map(String::from_utf8).collect::<Result<Vec<_>, _>>();
-    words.context("settings must be UTF-8")
-}
-
 fn set(config: &mut Config, name: &str, values: &[String]) -> Result<()> {
-    if values.is_empty() {
-        bail!("'{name}' needs a value");
-    }
-    config.set_at_start(name, &values.join(" ")).map_err(anyhow::Error::msg)
+    config_file::apply(config, name, values).map_err(anyhow::Error::msg)
 }
 
 /// What Kubernetes sets for a service called `hypercache`, which is not meant for us.

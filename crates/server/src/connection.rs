@@ -6,8 +6,11 @@
 
 use crate::io::Token;
 use hypercache_commands::Session;
+use hypercache_commands::client::Client;
 use hypercache_protocol::parse::{Parser, Range};
 use hypercache_protocol::reply::Output;
+use hypercache_stdx::chunks::Chunks;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A request of which only a part is there.
 #[derive(Debug, Default)]
@@ -75,19 +78,15 @@ impl Connection {
 /// The connections of a worker by token.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    slots: Vec<Option<Box<Connection>>>,
+    slots: Chunks<Option<Box<Connection>>>,
     free: Vec<Token>,
     /// Tokens freed in this turn: events of it may still name them.
     freed: Vec<Token>,
-    by_id: std::collections::HashMap<u64, Token>,
 }
 
 impl Connections {
     pub(crate) fn reserve(&mut self) -> Token {
-        self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            (self.slots.len() - 1) as Token
-        })
+        self.free.pop().unwrap_or_else(|| self.slots.push(None) as Token)
     }
 
     pub(crate) fn give_back(&mut self, token: Token) {
@@ -95,7 +94,7 @@ impl Connections {
     }
 
     pub(crate) fn insert(&mut self, token: Token, connection: Connection) {
-        self.by_id.insert(connection.session.client.id, token);
+        connection.session.client.token.store(token, Relaxed);
         self.slots[token as usize] = Some(Box::new(connection));
     }
 
@@ -104,13 +103,15 @@ impl Connections {
         self.slots.get_mut(token as usize)?.as_deref_mut()
     }
 
-    pub(crate) fn token_of(&self, id: u64) -> Option<Token> {
-        self.by_id.get(&id).copied()
+    /// The token of a client that is still connected.
+    pub(crate) fn token_of(&self, client: &Client) -> Option<Token> {
+        let token = client.token.load(Relaxed);
+        let connection = self.slots.get(token as usize)?.as_deref()?;
+        (connection.session.client.id == client.id).then_some(token)
     }
 
     pub(crate) fn remove(&mut self, token: Token) -> Option<Box<Connection>> {
         let connection = self.slots[token as usize].take()?;
-        self.by_id.remove(&connection.session.client.id);
         self.freed.push(token);
         Some(connection)
     }
@@ -121,6 +122,9 @@ impl Connections {
     }
 
     pub(crate) fn tokens(&self) -> Vec<Token> {
-        self.by_id.values().copied().collect()
+        (0..)
+            .zip(self.slots.iter())
+            .filter_map(|(token, slot)| slot.is_some().then_some(token))
+            .collect()
     }
 }

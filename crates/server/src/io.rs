@@ -156,6 +156,14 @@ pub(crate) trait Driver {
     fn name(&self) -> &'static str;
 }
 
+/// Forgets a list's memory if a burst made it large.
+pub(crate) fn trim<T>(list: &mut Vec<T>) {
+    const KEPT_MAX: usize = 1024;
+    if list.is_empty() && list.capacity() > KEPT_MAX {
+        *list = Vec::new();
+    }
+}
+
 /// An output on its way, and how much of it went.
 #[derive(Debug)]
 pub(crate) struct Sending {

@@ -8,9 +8,9 @@
 mod upkeep;
 
 use crate::connection::{Connection, Connections, Partial};
-use crate::io::{Chunk, Driver, Event, Token, Waker};
+use crate::io::{Chunk, Driver, Event, Token, Waker, trim};
 use crate::listen::tune;
-use hypercache_commands::client::{Client, ClientFlags};
+use hypercache_commands::client::{Address, Client, ClientFlags};
 use hypercache_commands::clients::is_paused;
 use hypercache_commands::context::Worker as CommandWorker;
 use hypercache_commands::dispatch::{Executor, Request, Timer};
@@ -20,8 +20,11 @@ use hypercache_commands::{Session, Shared};
 use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::clock;
+use hypercache_store::Hint;
 use parking_lot::Mutex;
 use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::net::SocketAddrAny;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -29,6 +32,8 @@ use std::time::Duration;
 /// Commands that are prefetched for together. Measured: 16 leaves misses uncovered at many
 /// connections, 128 pushes lines out of the first-level cache.
 const WINDOW: usize = 64;
+/// Fewer commands than this have no misses worth overlapping.
+const PREFETCH_MIN: usize = 2;
 /// A bulk string of at least this many bytes is received into a buffer of its own.
 const LARGE_BULK: usize = 64 * 1024;
 /// A connection with more unsent output than this is not read from.
@@ -73,6 +78,8 @@ struct Parsed {
     feed: u32,
     first_range: u32,
     ranges: u32,
+    /// The database that was selected when it was parsed.
+    db: u8,
     /// Where the next request begins.
     end: u32,
     entry: Option<&'static Entry>,
@@ -105,6 +112,16 @@ struct Window {
 }
 
 impl Window {
+    /// Calls `f` with each key that was located, and the number of its database.
+    #[inline]
+    fn each_key(&mut self, mut f: impl FnMut(&mut Located, u8)) {
+        for parsed in &mut self.parsed {
+            if let Some(at) = &mut parsed.located {
+                f(at, parsed.db);
+            }
+        }
+    }
+
     fn owned(&self, parsed: &Parsed) -> &[Arc<Vec<u8>>] {
         self.owned.get(parsed.owned as usize).map_or(&[], Vec::as_slice)
     }
@@ -180,6 +197,7 @@ impl<D: Driver> Worker<D> {
         for event in events.drain(..) {
             self.handle(event);
         }
+        trim(events);
         self.take_inbox();
         self.take_messages();
         if !self.feeds.is_empty() {
@@ -257,14 +275,9 @@ impl<D: Driver> Worker<D> {
         let now_s = (self.commands.now_ms / 1000) as u32;
         let id = self.shared.clients.next_id();
         let worker = self.commands.id as u16;
-        let client = Arc::new(Client::new(id, worker, fd.as_raw_fd(), now_s));
+        let ends = self.ends_of(&fd, is_unix);
+        let client = Arc::new(Client::new(id, worker, fd.as_raw_fd(), ends, now_s));
         client.set_flag(ClientFlags::UNIX, is_unix);
-        if let Some(peer) = self.peer_of(&fd, is_unix) {
-            assert!(client.peer.set(peer).is_ok(), "a new client has no peer yet");
-        }
-        if let Some(local) = self.local_of(&fd, is_unix) {
-            assert!(client.local.set(local).is_ok(), "a new client has no address yet");
-        }
         let token = self.connections.reserve();
         if self.driver.add(token, fd).is_err() {
             // Out of kernel resources: dropping the descriptor tells the peer.
@@ -276,22 +289,19 @@ impl<D: Driver> Worker<D> {
         self.connections.insert(token, Connection::new(session));
     }
 
-    /// The other end of a new connection, as it is shown.
-    fn peer_of(&self, fd: &OwnedFd, is_unix: bool) -> Option<Box<str>> {
+    /// The other end of a new connection, and ours.
+    fn ends_of(&self, fd: &OwnedFd, is_unix: bool) -> (Address, Address) {
         if is_unix {
-            return Some(format!("{}:0", self.shared.config.get("unixsocket")).into());
+            let path = Address::unix(self.shared.config.get("unixsocket"));
+            return (path.clone(), path);
         }
-        let address = rustix::net::getpeername(fd).ok()?;
-        Some(std::net::SocketAddr::try_from(address?).ok()?.to_string().into())
-    }
-
-    /// Our end of a new connection, as it is shown.
-    fn local_of(&self, fd: &OwnedFd, is_unix: bool) -> Option<Box<str>> {
-        if is_unix {
-            return self.peer_of(fd, is_unix);
-        }
-        let address = rustix::net::getsockname(fd).ok()?;
-        Some(std::net::SocketAddr::try_from(address).ok()?.to_string().into())
+        let known = |end: Option<SocketAddrAny>| {
+            let address = SocketAddr::try_from(end?).ok()?;
+            Some(Address::from(address))
+        };
+        let peer = known(rustix::net::getpeername(fd).ok().flatten());
+        let local = known(rustix::net::getsockname(fd).ok());
+        (peer.unwrap_or_default(), local.unwrap_or_default())
     }
 
     /// Notes that a connection has something to read: new bytes, a large argument, or requests
@@ -345,11 +355,7 @@ impl<D: Driver> Worker<D> {
         self.timer.begin(&self.shared);
         while next < feeds.len() {
             self.fill_window(&mut feeds, &mut next, &mut window);
-            for parsed in &mut window.parsed {
-                if let Some(at) = &mut parsed.located {
-                    at.prefetch_entry();
-                }
-            }
+            self.prefetch(&mut window);
             for run in window.parsed.chunk_by(|a, b| a.feed == b.feed) {
                 self.execute_run(&mut feeds[run[0].feed as usize], run, &window);
             }
@@ -362,6 +368,7 @@ impl<D: Driver> Worker<D> {
         for feed in feeds.drain(..) {
             self.keep_rest(feed);
         }
+        trim(&mut feeds);
         self.feeds = feeds;
     }
 
@@ -406,6 +413,7 @@ impl<D: Driver> Worker<D> {
                     feed: *next as u32,
                     first_range: first_range as u32,
                     ranges: (ranges.len() - first_range) as u32,
+                    db,
                     end: feed.parser.position as u32,
                     entry: None,
                     located: None,
@@ -425,8 +433,8 @@ impl<D: Driver> Worker<D> {
                 let args = Args::new(bytes, &ranges[first_range..], owned);
                 let request = Request::new(&self.shared, &mut self.recent, args);
                 (parsed.entry, parsed.located) = (request.entry, request.first_key);
-                if let Some(at) = &mut parsed.located {
-                    self.shared.keyspace.prefetch_bucket(at, db);
+                if let Some(at) = &parsed.located {
+                    self.shared.keyspace.prefetch_partition(at);
                 }
                 list.push(parsed);
                 if !limits.authenticated {
@@ -436,6 +444,18 @@ impl<D: Driver> Worker<D> {
             }
             *next += 1;
         }
+    }
+
+    /// Takes all keys of a window towards the cache together, step by step.
+    fn prefetch(&self, window: &mut Window) {
+        if window.parsed.len() < PREFETCH_MIN {
+            return;
+        }
+        window.each_key(|at, db| self.shared.keyspace.begin_hint(at, db));
+        window.each_key(|at, _| at.step(Hint::find_number));
+        window.each_key(|at, _| at.step(|hint, _| hint.find_bucket()));
+        window.each_key(|at, _| at.step(Hint::find_entry));
+        window.each_key(|at, _| at.step(|hint, hash| hint.find_overflow(hash)));
     }
 
     /// Executes requests of one connection.

@@ -3,6 +3,7 @@
 //! histograms, mailboxes between threads. Knows nothing of caches.
 #![forbid(unsafe_code)]
 
+pub mod chunks;
 pub mod clock;
 pub mod float80;
 mod float_bits;

@@ -6,7 +6,7 @@
 //! caller decides, because a removal is an effect that must be reported.
 
 use crate::mem::entry::{Blob, EntryPtr, INLINE_MAX, OwnedEntry};
-use crate::table::{BucketHint, Core, Place, Table};
+use crate::table::{Core, CoreCell, Hint, Place, Table};
 use crate::wheel::Wheel;
 use hypercache_stdx::hash::KeyHasher;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ pub struct Key<'a> {
     pub bytes: &'a [u8],
     /// Its hash under the keyspace's [`KeyHasher`].
     pub hash: u64,
-    /// Where its bucket was when it was prefetched, if it was.
-    pub hint: Option<BucketHint>,
+    /// Where it was when it was prefetched, if it was. A hint that does not hold is ignored.
+    pub hint: Option<Hint>,
 }
 
 impl<'a> Key<'a> {
@@ -199,7 +199,8 @@ impl Removed {
     }
 }
 
-/// See the module's text.
+/// See the module's text. The table comes first, so that it is on the same cache line as the start.
+#[repr(C)]
 pub struct Db {
     table: Table,
     wheel: Wheel,
@@ -225,6 +226,12 @@ impl Db {
     #[must_use]
     pub fn core(&self) -> &'static Core {
         self.table.core()
+    }
+
+    fn hint(&self) -> Hint {
+        let cell = CoreCell::default();
+        cell.set(Some(self.core()));
+        cell.hint().expect("it was just set")
     }
 
     /// Keys, expired ones that were not yet removed included.
@@ -501,12 +508,11 @@ impl Db {
         self.wheel.take_due(now_ms, max, &mut due);
         const AHEAD: usize = 16;
         for batch in due.chunks(AHEAD) {
-            let hints = batch.iter().map(|&hash| (hash, self.core().prefetch_bucket(hash)));
-            let hints: Vec<_> = hints.collect();
-            for (hash, hint) in hints {
-                if let Some(mut hint) = hint {
-                    hint.prefetch_entry(hash);
-                }
+            let mut hints: Vec<_> = batch.iter().map(|&hash| (hash, self.hint())).collect();
+            hints.iter_mut().for_each(|(hash, hint)| hint.find_number(*hash));
+            hints.iter_mut().for_each(|(_, hint)| hint.find_bucket());
+            for (hash, hint) in &mut hints {
+                hint.find_entry(*hash);
             }
             for &hash in batch {
                 self.look_at_hint(hash, now_ms, f);

@@ -79,8 +79,11 @@ fn list_filters() {
 #[test]
 fn kill_spares_the_caller_unless_told() {
     let mut h = Harness::default();
-    let other = Harness::connect(&h.shared);
-    assert!(other.client.peer.set("10.0.0.1:5".into()).is_ok());
+    let id = h.shared.clients.next_id();
+    let ends =
+        ("10.0.0.1:5".parse::<std::net::SocketAddr>().expect("valid").into(), Default::default());
+    let other = Arc::new(Client::new(id, 0, -1, ends, (h.shared.started_ms / 1000) as u32));
+    h.shared.clients.add(Arc::clone(&other));
     check(
         &mut h,
         &[
@@ -95,9 +98,9 @@ fn kill_spares_the_caller_unless_told() {
             ("CLIENT KILL ADDR 10.0.0.1:5 TYPE pubsub", ":0\r\n"),
         ],
     );
-    assert!(!other.client.is_killed.load(Relaxed));
+    assert!(!other.is_killed.load(Relaxed));
     check(&mut h, &[("CLIENT KILL TYPE normal", ":1\r\n")]);
-    assert!(other.client.is_killed.load(Relaxed) && !h.session.is_closing);
+    assert!(other.is_killed.load(Relaxed) && !h.session.is_closing);
     check(&mut h, &[("CLIENT KILL 10.0.0.1:5", "+OK\r\n")]);
     check(&mut h, &[("CLIENT KILL USER default SKIPME no", ":2\r\n")]);
     assert!(h.session.is_closing);

@@ -3,6 +3,7 @@
 
 use super::{Chunk, Driver, Event, Sending, Token, Waker};
 use hypercache_protocol::reply::Output;
+use hypercache_stdx::chunks::Chunks;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
@@ -22,6 +23,7 @@ const EVENTS: usize = 512;
 const WAKER: u64 = u64::MAX;
 const LISTENER: u64 = 1 << 32;
 
+#[derive(Default)]
 struct Slot {
     fd: Option<OwnedFd>,
     sending: Option<Box<Sending>>,
@@ -34,7 +36,7 @@ pub(crate) struct Epoll {
     epoll: OwnedFd,
     waker: Waker,
     listeners: Vec<(OwnedFd, bool)>,
-    slots: Vec<Slot>,
+    slots: Chunks<Slot>,
     buffer: Box<[u8]>,
     used: usize,
     ready: Vec<epoll::Event>,
@@ -49,7 +51,7 @@ impl Epoll {
             epoll,
             waker,
             listeners: Vec::new(),
-            slots: Vec::new(),
+            slots: Chunks::default(),
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             used: 0,
             ready: Vec::with_capacity(EVENTS),

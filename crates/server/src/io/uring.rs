@@ -15,10 +15,11 @@ mod connection;
 mod probe;
 mod ring;
 
-use super::{Chunk, Driver, Event, Token, Waker};
+use super::{Chunk, Driver, Event, Token, Waker, trim};
 use buffers::{BUFFERS, Buffers, GROUP};
 use connection::{Connection, Filling, Flight, Kind, Tag};
 use hypercache_protocol::reply::Output;
+use hypercache_stdx::chunks::Chunks;
 use hypercache_stdx::clock;
 use io_uring::{cqueue, opcode, squeue, types};
 pub(crate) use probe::probe;
@@ -47,6 +48,10 @@ struct Listener {
     is_stopped: bool,
 }
 
+/// After so many turns without an event the memory of the buffers is given back. A turn without
+/// events lasts 100 ms, the worker's tick.
+const IDLE_TURNS: u32 = 5;
+
 /// See the module's text.
 pub(crate) struct Uring {
     // Before the buffers: closed before they are freed.
@@ -56,7 +61,7 @@ pub(crate) struct Uring {
     listeners: Vec<Listener>,
     /// When listeners that failed accept again.
     accept_at_ns: Option<u64>,
-    connections: Vec<Option<Connection>>,
+    connections: Chunks<Option<Box<Connection>>>,
     free: Vec<u32>,
     /// The place of the connection of each token, or [`NONE`].
     places: Vec<u32>,
@@ -68,6 +73,8 @@ pub(crate) struct Uring {
     joined: Vec<Vec<u8>>,
     completions: Vec<cqueue::Entry>,
     turn: u64,
+    /// Turns since something happened last.
+    idle_turns: u32,
     /// Whether the worker does something else between turns instead of waiting.
     is_busy: bool,
     is_ending: bool,
@@ -84,7 +91,7 @@ impl Uring {
             waker,
             listeners: Vec::new(),
             accept_at_ns: None,
-            connections: Vec::new(),
+            connections: Chunks::default(),
             free: Vec::new(),
             places: Vec::new(),
             starved: VecDeque::new(),
@@ -92,6 +99,7 @@ impl Uring {
             joined: Vec::new(),
             completions: Vec::new(),
             turn: 0,
+            idle_turns: 0,
             is_busy: false,
             is_ending: false,
         };
@@ -306,8 +314,9 @@ impl Uring {
         let bytes = self.buffers.bytes(start, len);
         if let Some(filling) = &mut connection.filling {
             let rest = filling.append(bytes);
-            connection.held.extend_from_slice(rest);
-            if filling.is_full() {
+            let is_full = filling.is_full();
+            connection.hold(rest);
+            if is_full {
                 self.finish_fill(index, events);
             }
             return;
@@ -323,7 +332,7 @@ impl Uring {
                 join(chunk, start, bytes, &self.buffers, &mut self.joined);
             }
             _ => {
-                connection.held.extend_from_slice(bytes);
+                connection.hold(bytes);
                 self.tell_later(index);
             }
         }
@@ -346,8 +355,8 @@ impl Uring {
             let token = connection.token;
             if connection.is_filled() {
                 self.finish_fill(index, events);
-            } else if !connection.held.is_empty() {
-                let bytes = std::mem::take(&mut connection.held);
+            } else if connection.held.is_some() {
+                let bytes = connection.take_held();
                 connection.turn = self.turn;
                 connection.event = Some(events.len() as u32);
                 let len = bytes.len() as u32;
@@ -447,6 +456,7 @@ impl Uring {
             self.complete(completion, events);
         }
         completions.clear();
+        trim(&mut completions);
         self.completions = completions;
     }
 }
@@ -510,7 +520,7 @@ impl Driver for Uring {
             self.connections.push(None);
             self.connections.len() as u32 - 1
         });
-        self.connections[index as usize] = Some(Connection::new(token, fd, self.turn));
+        self.connections[index as usize] = Some(Box::new(Connection::new(token, fd, self.turn)));
         if self.places.len() <= token as usize {
             self.places.resize(token as usize + 1, NONE);
         }
@@ -539,7 +549,12 @@ impl Driver for Uring {
         self.deliver_waiting(events);
         let is_ready = events.len() > events_before || !self.starved.is_empty();
         self.ring.enter(u32::from(!is_ready), timeout)?;
+        let known = events.len();
         self.reap(events);
+        self.idle_turns = if events.len() == known { self.idle_turns + 1 } else { 0 };
+        if self.idle_turns == IDLE_TURNS && !is_ready {
+            self.buffers.rest();
+        }
         Ok(())
     }
 
@@ -602,8 +617,8 @@ impl Driver for Uring {
     fn fill(&mut self, token: Token, buffer: Vec<u8>, len: usize) {
         let Some((index, connection)) = self.get(token) else { return };
         let mut filling = Box::new(Filling { buffer, len });
-        let held = std::mem::take(&mut connection.held);
-        connection.held = filling.append(&held).to_vec();
+        let held = connection.take_held();
+        connection.hold(filling.append(&held));
         let is_full = filling.is_full();
         connection.filling = Some(filling);
         if is_full {

@@ -33,7 +33,7 @@ impl<D: Driver> Worker<D> {
                         out.bytes.extend_from_slice(b"\r\n");
                     });
                 }
-                Message::Kill(id) => self.kill(id),
+                Message::Kill(client) => self.kill(&client),
                 Message::Resume => self.resume_paused(),
                 Message::ResetStats => self.commands.stats.reset(),
             }
@@ -41,7 +41,7 @@ impl<D: Driver> Worker<D> {
     }
 
     fn write_to(&mut self, client: &Client, write: impl FnOnce(Version, &mut Output)) {
-        let Some(token) = self.connections.token_of(client.id) else { return };
+        let Some(token) = self.connections.token_of(client) else { return };
         let spare = self.pool.pop();
         let Some(connection) = self.connections.get(token) else { return };
         let out = connection.out.get_or_insert_with(|| spare.unwrap_or_default());
@@ -49,8 +49,8 @@ impl<D: Driver> Worker<D> {
         self.mark_dirty(token);
     }
 
-    fn kill(&mut self, id: u64) {
-        let Some(token) = self.connections.token_of(id) else { return };
+    fn kill(&mut self, client: &Client) {
+        let Some(token) = self.connections.token_of(client) else { return };
         self.end(token);
     }
 

@@ -33,6 +33,8 @@ pub(super) struct Buffers {
     tail: u16,
     /// Buffers that hold received bytes of this turn, in the order they were taken.
     taken: Vec<u16>,
+    /// Whether buffers were used since their memory was last given back to the system.
+    is_used: bool,
     is_leaked: bool,
 }
 
@@ -47,6 +49,7 @@ impl Buffers {
             memory,
             tail: 0,
             taken: Vec::with_capacity(BUFFERS as usize),
+            is_used: false,
             is_leaked: false,
         };
         // SAFETY: the memory begins with a page for the ring and lives as long as `buffers`.
@@ -62,6 +65,7 @@ impl Buffers {
     pub(super) fn take(&mut self, buffer: u16) -> u32 {
         assert!(buffer < BUFFERS, "the kernel names a buffer it was given");
         self.taken.push(buffer);
+        self.is_used = true;
         u32::from(buffer) * BUFFER_BYTES as u32
     }
 
@@ -106,6 +110,21 @@ impl Buffers {
         entry.set_len(BUFFER_BYTES as u32);
         entry.set_bid(buffer);
         self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Gives the memory of the buffers back to the system until they are used again. To be called
+    /// when all completions were taken: the kernel fills buffers only while the ring is entered.
+    pub(super) fn rest(&mut self) {
+        if !self.is_used || !self.taken.is_empty() {
+            return;
+        }
+        self.is_used = false;
+        // SAFETY: the buffers follow the page of the ring, within the memory.
+        let first = unsafe { self.memory.as_ptr().add(RING_BYTES) };
+        let bytes = BUFFERS as usize * BUFFER_BYTES;
+        // SAFETY: the pages belong to the buffers alone, and none holds bytes that are still wanted;
+        // they read as zero afterwards. If the system refuses, the memory just stays.
+        let _refused = unsafe { libc::madvise(first.cast(), bytes, libc::MADV_DONTNEED) };
     }
 
     /// Never frees the memory: the kernel may still write to it.

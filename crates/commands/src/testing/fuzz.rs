@@ -1,0 +1,25 @@
+//! What fuzzing runs, one function per target: bytes in, a panic when a promise is broken.
+//!
+//! The functions live here rather than beside libFuzzer so that an ordinary test can replay the
+//! corpus with them.
+
+mod command_sequence;
+mod config_file;
+mod dictionary;
+mod frames;
+mod resp_parser;
+
+pub use command_sequence::command_sequence;
+pub use config_file::config_file;
+pub use dictionary::dictionary;
+pub use resp_parser::resp_parser;
+
+/// A target: it panics when the bytes break a promise.
+pub type Target = fn(&[u8]);
+
+/// All targets by name, which is also that of their corpus and dictionary.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("resp_parser", resp_parser),
+    ("command_sequence", command_sequence),
+    ("config_file", config_file),
+];

@@ -1,0 +1,80 @@
+//! The words that a target's inputs are made of, from the tables that know them.
+
+use super::command_sequence::{EDGES, options_of};
+use crate::config::{Kind, SETTINGS};
+use crate::table::table;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+/// The dictionary of a target in the notation of libFuzzer and AFL.
+#[must_use]
+pub fn dictionary(target: &str) -> String {
+    let words = match target {
+        "resp_parser" => protocol_words(),
+        "command_sequence" => command_words(),
+        "config_file" => setting_words(),
+        _ => BTreeSet::new(),
+    };
+    let mut text = format!("# The words of {target}. Written by `cargo xtask gen`.\n");
+    for word in words.iter().filter(|word| !word.is_empty()) {
+        writeln!(text, "\"{}\"", escaped(word)).unwrap_or_default();
+    }
+    text
+}
+
+fn escaped(word: &[u8]) -> String {
+    let escape = |b: &u8| match b {
+        b'"' | b'\\' => format!("\\{}", *b as char),
+        0x20..=0x7e => (*b as char).to_string(),
+        _ => format!("\\x{b:02x}"),
+    };
+    word.iter().map(escape).collect()
+}
+
+type Words = BTreeSet<Vec<u8>>;
+
+fn protocol_words() -> Words {
+    let heads = ["*", "$"].iter().flat_map(|mark| {
+        let counts = ["0", "1", "3", "10", "11", "64", "65", "-1", "-0", "+1", "01", "16385"];
+        let large = ["536870912", "536870913", "999999999", "2147483648", "9223372036854775807"];
+        let numbers: Vec<_> = counts.iter().chain(&large).collect();
+        numbers.into_iter().map(move |n| format!("{mark}{n}\r\n")).collect::<Vec<_>>()
+    });
+    let pieces = ["\r\n", "\n", "\r", "\"", "'", "\\x41", "\\\"", "\\'", "\\n", " ", "\t", "\0"];
+    let calls =
+        ["*1\r\n$4\r\nPING\r\n", "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", "PING\r\n", "$0\r\n\r\n"];
+    let texts = pieces.iter().chain(&calls).map(|text| (*text).to_owned());
+    heads.chain(texts).map(String::into_bytes).collect()
+}
+
+fn command_words() -> Words {
+    let mut words = Words::new();
+    for entry in table().entries() {
+        words.insert(entry.full_name.replace('|', " ").into_bytes());
+        words.extend(options_of(entry).map(|option| option.as_bytes().to_vec()));
+    }
+    words.extend(EDGES.iter().map(|edge| edge.to_vec()));
+    words.extend(SETTINGS.iter().map(|setting| setting.name.as_bytes().to_vec()));
+    words.extend(
+        ["@log\n", "@client ", "@wait ", "@expire\n", "\n"].map(|word| word.as_bytes().to_vec()),
+    );
+    words
+}
+
+fn setting_words() -> Words {
+    let mut words = Words::new();
+    for setting in SETTINGS {
+        words.insert(setting.name.as_bytes().to_vec());
+        words.insert(setting.default.as_bytes().to_vec());
+        match setting.kind {
+            Kind::Choice(choices) => words.extend(choices.iter().map(|c| c.as_bytes().to_vec())),
+            Kind::Int(min, max) => words.extend([min, max].map(|n| n.to_string().into_bytes())),
+            Kind::Bytes(min, max) => words.extend([min, max].map(|n| n.to_string().into_bytes())),
+            _ => {}
+        }
+    }
+    let others = ["yes", "no", "include", "normal", "replica", "slave", "pubsub", "1k", "1kb"];
+    let texts = ["mb", "gb", "KEA", "\"", "'", "\\x", "\\n", "#", "\r\n", "\n", " ", "-1", "99.9"];
+    words.extend(others.iter().chain(&texts).map(|word| word.as_bytes().to_vec()));
+    words
+}
