@@ -1,5 +1,7 @@
 //! What the server promises, tested from outside: one module per kind of promise.
 
+#[path = "main/clients.rs"]
+mod clients;
 #[path = "main/compat.rs"]
 mod compat;
 #[path = "main/generate.rs"]

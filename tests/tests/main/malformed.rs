@@ -139,7 +139,8 @@ const ROWS: &[Row] = &[
     (b"HELLO 3 AUTH a\r\n", b"-ERR Syntax error in HELLO option 'AUTH'\r\n", Waits),
     (b"HELLO 2 SETNAME\r\n", b"-ERR Syntax error in HELLO option 'SETNAME'\r\n", Waits),
     (b"HELLO 2 nosuch\r\n", b"-ERR Syntax error in HELLO option 'nosuch'\r\n", Waits),
-    (b"HELLO 99999999999999999999\r\n", b"-ERR Protocol version is not an integer or out of range\r\n", Waits),
+    (b"HELLO 99999999999999999999\r\n",
+     b"-ERR Protocol version is not an integer or out of range\r\n", Waits),
     (b"HELLO 2 SETNAME \"a b\"\r\n", b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n", Waits),
 ];
 
@@ -181,7 +182,8 @@ const OURS: &[Row] = &[
     (b"PING \x00\r\n", b"$0\r\n\r\n", Waits),
     (b"\x00PING\r\nPING\r\n", b"-ERR unknown command '', with args beginning with: 'PING' \r\n+PONG\r\n", Waits),
     (b"*2\r\n$2\r\nNO\r\n$3\r\na\x00b\r\n", b"-ERR unknown command 'NO', with args beginning with: 'a\x00b' \r\n", Waits),
-    (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nSET a b\r\n", b"-ERR wrong number of arguments for 'get' command\r\n", Closes),
+    (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nSET a b\r\n",
+     b"-ERR wrong number of arguments for 'get' command\r\n", Closes),
 ];
 
 /// Sends `input`, and checks the answer and what follows it.

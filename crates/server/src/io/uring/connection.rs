@@ -76,8 +76,7 @@ impl Filling {
     }
 
     /// The request that receives what is missing, or a part of it. It refers to memory of the
-    /// buffer, which must
-    /// not be touched meanwhile.
+    /// buffer, which must not be touched meanwhile.
     pub(super) fn request(&mut self, fd: types::Fd) -> squeue::Entry {
         let missing = self.len.saturating_sub(self.buffer.len());
         crate::io::grow(&mut self.buffer, self.len);
