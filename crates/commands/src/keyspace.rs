@@ -17,7 +17,7 @@ use hypercache_store::{
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Partitions of the keyspace: 16 hash slots each.
 pub const PARTITIONS: usize = 1024;
@@ -34,6 +34,10 @@ pub fn partition_of(key: &[u8]) -> u16 {
 /// Raised when a watched key changes; shared by the session and the shards it watches keys in.
 pub type WatchFlag = Arc<AtomicBool>;
 
+/// Counts records that are kept, so that those of one command on several partitions can be told in
+/// the order they were made.
+static STAMP: AtomicU64 = AtomicU64::new(0);
+
 /// What is told of every write of a partition: its log and the watchers of its keys.
 #[derive(Debug, Default)]
 pub struct History {
@@ -41,6 +45,8 @@ pub struct History {
     pub log: Log,
     /// Number of the last record that became a notification.
     notified: u64,
+    /// When each of the records after that was made, in the order of the whole keyspace.
+    stamps: Vec<u64>,
     watchers: HashMap<(u8, Box<[u8]>), Vec<WatchFlag>>,
 }
 
@@ -49,6 +55,9 @@ impl History {
     #[inline]
     fn record(&mut self, effect: &Effect<'_>) {
         self.log.append(effect);
+        if self.log.is_kept() {
+            self.stamps.push(STAMP.fetch_add(1, Ordering::Relaxed));
+        }
         if !self.watchers.is_empty() {
             self.touch_watchers(effect);
         }
@@ -257,7 +266,8 @@ impl Shard {
 
     /// Calls `f` with the records that no notification was made of yet.
     pub fn take_notifications(&mut self, f: &mut dyn FnMut(Effect<'_>)) {
-        let History { log, notified, .. } = &mut self.history;
+        let History { log, notified, stamps, .. } = &mut self.history;
+        stamps.clear();
         if log.last() == *notified {
             return;
         }
@@ -270,6 +280,7 @@ impl Shard {
     pub fn start_log(&mut self, bytes_max: usize) {
         self.is_changed = true;
         self.history.log.set_bytes_max(bytes_max);
+        self.history.stamps = Vec::new();
         self.history.notified = self.history.log.last();
     }
 }
@@ -447,14 +458,32 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn release_many(&mut self, mut notify: Option<&mut dyn FnMut(Effect<'_>)>) {
+    fn release_many(&mut self, notify: Option<&mut dyn FnMut(Effect<'_>)>) {
+        if let Some(notify) = notify {
+            self.notify_in_order(notify);
+        }
         for (_, shard) in &mut self.many {
-            if let Some(notify) = &mut notify {
-                shard.take_notifications(notify);
-            }
             self.stats.add_bytes(shard.take_bytes_delta());
         }
         self.many = Vec::new();
+    }
+
+    /// Hands the new records of all partitions held to `notify`, in the order they were made.
+    fn notify_in_order(&mut self, notify: &mut dyn FnMut(Effect<'_>)) {
+        let mut all = Vec::new();
+        for (i, (_, shard)) in self.many.iter_mut().enumerate() {
+            let History { log, notified, stamps, .. } = &mut shard.history;
+            // Records without a stamp were made while nobody wanted notifications.
+            let first = log.last() + 1 - stamps.len() as u64;
+            all.extend((first..).zip(stamps.drain(..)).map(|(number, stamp)| (stamp, i, number)));
+            *notified = log.last();
+        }
+        all.sort_unstable();
+        for (_, i, number) in all {
+            if let Some(effect) = self.many[i].1.history.log.get(number) {
+                notify(effect);
+            }
+        }
     }
 
     /// The shard of a key with the key's hash. The command must have declared the key.

@@ -107,6 +107,15 @@ impl Log {
         }
     }
 
+    /// The record with a number, if it is kept.
+    #[must_use]
+    pub fn get(&self, number: u64) -> Option<Effect<'_>> {
+        let after = self.segments.partition_point(|s| s.first <= number);
+        let segment = self.segments.get(after.checked_sub(1)?)?;
+        let is_there = number - segment.first < segment.ends.len() as u64;
+        is_there.then(|| decode(segment.record(number)).expect("the log holds what `encode` wrote"))
+    }
+
     /// Calls `f` with the records from number `from` to the newest.
     ///
     /// # Errors
