@@ -12,7 +12,8 @@ use hypercache_protocol::slot::slot_of;
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::{
-    CoreCell, Db, EntryRef, Hint, Key, Live, Payload, Removed, Ttl, prefetch_value,
+    CoreCell, Db, EntryRef, Hint, Key, Live, Payload, Removed, Ttl, prefetch_ends_to_write,
+    prefetch_value,
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -342,7 +343,7 @@ impl Keyspace {
     pub fn prefetch_partition(&self, at: &Located) {
         let partition = &self.partitions[at.partition as usize];
         prefetch_value(&partition.cores);
-        prefetch_value(&partition.shard);
+        prefetch_ends_to_write(&partition.shard);
     }
 
     /// Begins to look for where a key is, without any lock.

@@ -12,7 +12,7 @@ mod db;
 pub use db::{Db, EntryRef, Key, Live, Payload, Removed, Ttl};
 pub use mem::class_size;
 pub use mem::entry::{Blob, INLINE_MAX};
-pub use table::{Core, CoreCell, Hint, prefetch_value};
+pub use table::{Core, CoreCell, Hint, prefetch_ends_to_write, prefetch_value};
 
 /// Bytes of all table buckets of the process.
 #[must_use]

@@ -325,6 +325,27 @@ pub fn prefetch_value<T>(value: &T) {
     prefetch(std::ptr::from_ref(value).cast());
 }
 
+/// Brings the first and the last cache line of a value towards the cache, to be written to: of a
+/// mutex, what it guards begins on the first and the lock itself is on the last.
+#[inline]
+pub fn prefetch_ends_to_write<T>(value: &T) {
+    let first = std::ptr::from_ref(value).cast::<u8>();
+    prefetch_to_write(first);
+    prefetch_to_write(first.wrapping_add(size_of::<T>() - 1));
+}
+
+#[inline]
+fn prefetch_to_write(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: a prefetch never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _no_portable_prefetch = line;
+}
+
 #[inline]
 fn prefetch(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
