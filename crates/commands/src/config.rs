@@ -157,7 +157,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     live(
         "client-query-buffer-limit",
-        Kind::Bytes(1 << 20, 1 << 40),
+        Kind::Bytes(1 << 20, u32::MAX as u64 - (64 << 20)),
         "1gb",
         |s, v| s.config.hot.query_bytes_max.store(bytes(v), Relaxed),
         "Bytes of one client's requests that may wait to be complete.",
@@ -192,8 +192,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
     live(
         "partition-log-size",
-        Kind::Bytes(16 << 10, 1 << 30),
-        "64kb",
+        Kind::Bytes(1 << 10, 1 << 30),
+        "1kb",
         |s, v| s.config.hot.log_bytes_max.store(bytes(v), Relaxed),
         "Bytes of recent effects kept per partition while something reads them.",
     ),

@@ -1,6 +1,7 @@
 //! From arguments to reply: the checks around a command, the locks it needs, and what is counted.
 //! Hot path.
 
+use crate::client::ClientFlags;
 use crate::context::{Cx, Worker};
 use crate::error::{Outcome, ReplyError};
 use crate::keyspace::{Keys as Held, Located, PARTITIONS};
@@ -147,9 +148,10 @@ impl<'a> Executor<'a> {
         out: &'a mut Output,
     ) -> Self {
         let stats = &shared.stats[worker.id];
-        let keys = Held::new(&shared.keyspace, stats, session.db, worker.now_ms);
+        let mut keys = Held::new(&shared.keyspace, stats, session.db, worker.now_ms);
         let reply = Reply::new(out, session.version);
         let entry = crate::table::unknown();
+        keys.touch = !session.client.has(ClientFlags::NO_TOUCH);
         let is_ordinary = is_ordinary(shared, session);
         Executor { cx: Cx { shared, worker, session, keys, reply, entry }, timer, is_ordinary }
     }
@@ -166,6 +168,13 @@ impl<'a> Executor<'a> {
     #[must_use]
     pub fn session(&mut self) -> &mut Session {
         self.cx.session
+    }
+
+    /// Bytes of replies that wait to be sent.
+    #[inline]
+    #[must_use]
+    pub fn output_bytes(&mut self) -> usize {
+        self.cx.reply.output().len()
     }
 
     /// Answers what is no request with an error, after which the connection closes.
@@ -229,6 +238,7 @@ impl<'a> Executor<'a> {
         // SELECT, HELLO and RESET change these for what follows.
         self.cx.keys.db = self.cx.session.db;
         self.cx.reply.set_version(self.cx.session.version);
+        self.cx.keys.touch = !self.cx.session.client.has(ClientFlags::NO_TOUCH);
         self.is_ordinary = is_ordinary(self.cx.shared, self.cx.session);
     }
 }
@@ -363,15 +373,15 @@ fn checked(
     if needs_room && !make_room(cx.shared, cx.worker) {
         return reject(cx, entry, ReplyError::OutOfMemory);
     }
-    if (cx.session.subscriptions.is_some() || cx.session.multi.is_some())
-        && let Some(outcome) = in_special_state(cx, request, entry)
-    {
-        return outcome;
-    }
     let is_monitored = cx.shared.monitor_count.load(Relaxed) > 0;
     if is_monitored && !crate::monitor::may_run(&cx.session.client, entry) {
         let error = ReplyError::Text("ERR Replica can't interact with the keyspace");
         return reject(cx, entry, error);
+    }
+    if (cx.session.subscriptions.is_some() || cx.session.multi.is_some())
+        && let Some(outcome) = in_special_state(cx, request, entry)
+    {
+        return outcome;
     }
     timed(cx, timer, request, entry);
     if is_monitored {
@@ -406,7 +416,12 @@ fn in_special_state(
         let error = ReplyError::Text("ERR Command not allowed inside a transaction");
         return Some(reject(cx, entry, error));
     }
-    crate::transaction::queue(cx.session, entry, request.args);
+    let limit = cx.shared.config.hot.query_bytes_max.load(Relaxed);
+    if crate::transaction::queue(cx.session, entry, request.args) > limit {
+        // As Redis, which counts the queue as requests that wait.
+        cx.worker.stats.query_limit_closed.add(1);
+        cx.session.is_closing = true;
+    }
     cx.reply.simple("QUEUED");
     Some(Ok(()))
 }
@@ -519,6 +534,18 @@ pub(crate) fn note_slow(
     }
 }
 
+/// Removes a key of one partition at random; returns whether it had one.
+fn evict_from(shared: &Shared, worker: &mut Worker, partition: u16) -> bool {
+    let mut shard = shared.keyspace.lock(partition);
+    let evicted = shard.evict_random(&mut worker.rng);
+    if shared.config.hot.notify.load(Relaxed) != 0 {
+        shard.take_notifications(&mut |effect| crate::pubsub::notify(shared, &effect));
+    }
+    worker.stats.add_bytes(shard.take_bytes_delta());
+    worker.stats.evicted_keys.add(u64::from(evicted));
+    evicted
+}
+
 /// Keys evicted at most for one command, so that a limit lowered far does not stall it.
 const EVICTIONS_MAX: usize = 1024;
 
@@ -535,21 +562,13 @@ fn evict(shared: &Shared, worker: &mut Worker, limit: u64) -> bool {
     if !shared.config.hot.evicts.load(Relaxed) {
         return false;
     }
-    let mut misses = 0;
     for _ in 0..EVICTIONS_MAX {
         if shared.bytes_used() <= limit {
             return true;
         }
-        let partition = worker.rng.below(PARTITIONS as u64) as u16;
-        let mut shard = shared.keyspace.lock(partition);
-        let evicted = shard.evict_random(&mut worker.rng);
-        if shared.config.hot.notify.load(Relaxed) != 0 {
-            shard.take_notifications(&mut |effect| crate::pubsub::notify(shared, &effect));
-        }
-        worker.stats.add_bytes(shard.take_bytes_delta());
-        worker.stats.evicted_keys.add(u64::from(evicted));
-        misses += usize::from(!evicted);
-        if misses > 4 * PARTITIONS {
+        let start = worker.rng.below(PARTITIONS as u64) as usize;
+        let mut partitions = (start..start + PARTITIONS).map(|p| (p % PARTITIONS) as u16);
+        if !partitions.any(|partition| evict_from(shared, worker, partition)) {
             return false;
         }
     }

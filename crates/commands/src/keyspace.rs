@@ -272,9 +272,10 @@ impl Shard {
         if log.last() == *notified {
             return;
         }
-        // Records that are no longer kept were made while nobody wanted notifications.
+        // Those that are not yet notified are held, so none is lost while notifications are wanted.
         let _none_when_lost = log.read_from(*notified + 1, f);
         *notified = log.last();
+        log.hold_from(*notified + 1);
     }
 
     /// Sets the log's bound and counts all records so far as notified.
@@ -283,6 +284,7 @@ impl Shard {
         self.history.log.set_bytes_max(bytes_max);
         self.history.stamps = Vec::new();
         self.history.notified = self.history.log.last();
+        self.history.log.hold_from(self.history.notified + 1);
     }
 }
 
@@ -484,6 +486,10 @@ impl<'a> Keys<'a> {
             if let Some(effect) = self.many[i].1.history.log.get(number) {
                 notify(effect);
             }
+        }
+        for (_, shard) in &mut self.many {
+            let History { log, notified, .. } = &mut shard.history;
+            log.hold_from(*notified + 1);
         }
     }
 

@@ -6,7 +6,7 @@ use crate::shared::Shared;
 use crate::table::{Entry, Flags};
 use hypercache_protocol::parse::OwnedArgs;
 use hypercache_protocol::reply::Version;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -29,6 +29,8 @@ pub enum ReplyMode {
 pub struct Multi {
     /// Commands in order.
     pub queue: Vec<(&'static Entry, OwnedArgs)>,
+    /// Bytes that the queue takes.
+    pub bytes: u64,
     /// A command was refused while queueing, so EXEC will refuse all.
     pub is_aborted: bool,
 }
@@ -51,7 +53,7 @@ pub struct Watch {
     /// Raised when one of them changes.
     pub flag: WatchFlag,
     /// Database and key of each.
-    pub keys: Vec<(u8, Box<[u8]>)>,
+    pub keys: HashSet<(u8, Box<[u8]>)>,
 }
 
 /// Subscriptions of a connection.
@@ -122,6 +124,12 @@ impl Session {
     #[must_use]
     pub fn is_subscribed(&self) -> bool {
         self.subscriptions.is_some()
+    }
+
+    /// Bytes of the transaction that is being queued.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.multi.as_ref().map_or(0, |multi| multi.bytes as usize)
     }
 
     /// Forgets the transaction and the watched keys.

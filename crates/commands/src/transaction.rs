@@ -82,14 +82,17 @@ pub(crate) fn runs_at_once(entry: &Entry) -> bool {
 }
 
 /// Queues a command.
-pub(crate) fn queue(session: &mut Session, entry: &'static Entry, args: Args<'_>) {
-    let Some(multi) = &mut session.multi else { return };
+pub(crate) fn queue(session: &mut Session, entry: &'static Entry, args: Args<'_>) -> u64 {
+    let Some(multi) = &mut session.multi else { return 0 };
     if multi.is_aborted {
         // It will not run, so it need not be kept.
-        return;
+        return multi.bytes;
     }
-    multi.queue.push((entry, OwnedArgs::copy_of(args)));
+    let args = OwnedArgs::copy_of(args);
+    multi.bytes += (args.bytes_used() + size_of::<(&Entry, OwnedArgs)>()) as u64;
+    multi.queue.push((entry, args));
     session.client.queued.store(multi.queue.len() as i32, Relaxed);
+    multi.bytes
 }
 
 fn multi(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
@@ -118,9 +121,7 @@ fn watch(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     }
     let watch = cx.session.watch.get_or_insert_default();
     for key in args.iter_from(1) {
-        let is_watched = watch.keys.iter().any(|(db, k)| *db == cx.keys.db && **k == *key);
-        if !is_watched {
-            watch.keys.push((cx.keys.db, Box::from(key)));
+        if watch.keys.insert((cx.keys.db, Box::from(key))) {
             cx.keys.watch(key, &watch.flag);
         }
     }

@@ -41,6 +41,8 @@ pub struct Log {
     last: u64,
     bytes: usize,
     bytes_max: usize,
+    /// Records from this number on are kept whatever the bound; 0: none are.
+    held_from: u64,
 }
 
 impl std::fmt::Debug for Log {
@@ -65,6 +67,12 @@ impl Log {
     /// Sets the bound. 0, the default, keeps nothing.
     pub fn set_bytes_max(&mut self, bytes_max: usize) {
         self.bytes_max = bytes_max;
+        self.trim();
+    }
+
+    /// Keeps the records from number `from` on, which somebody is about to read, beyond the bound.
+    pub fn hold_from(&mut self, from: u64) {
+        self.held_from = from;
         self.trim();
     }
 
@@ -98,10 +106,15 @@ impl Log {
         self.trim();
     }
 
-    /// Drops the oldest segments beyond the bound, but never the newest while records are kept.
+    /// Drops the oldest segments beyond the bound, but neither the newest while records are kept, nor
+    /// those that are held.
     fn trim(&mut self) {
         let newest = usize::from(self.is_kept());
         while self.bytes > self.bytes_max && self.segments.len() > newest {
+            let next = self.segments.get(1).map_or(self.last + 1, |segment| segment.first);
+            if self.is_kept() && (1..next).contains(&self.held_from) {
+                return;
+            }
             let Some(dropped) = self.segments.pop_front() else { return };
             self.bytes -= dropped.size();
         }
@@ -165,6 +178,19 @@ mod tests {
         assert_eq!(keys_from(&log, 3), Ok(vec![b"b".to_vec()]));
         assert_eq!(keys_from(&log, 4), Ok(vec![]));
         assert_eq!(keys_from(&log, 1), Err(Lost));
+    }
+
+    #[test]
+    fn what_is_held_stays_beyond_the_bound() {
+        let mut log = Log::default();
+        log.set_bytes_max(1000);
+        log.hold_from(1);
+        let value = vec![b'v'; 10_000];
+        (0..100).for_each(|_| log.append(&set(b"k", &value)));
+        assert_eq!(keys_from(&log, 1).map(|k| k.len()), Ok(100));
+        log.hold_from(101);
+        assert_eq!(keys_from(&log, 1), Err(Lost));
+        assert!(log.bytes() <= 1000 + 2 * SEGMENT_BYTES);
     }
 
     #[test]

@@ -46,10 +46,14 @@ pub(crate) struct Connection {
     pub(crate) is_dirty: bool,
     /// Whether its requests wait for the end of CLIENT PAUSE.
     pub(crate) is_paused: bool,
+    /// Whether complete requests of it wait for its output to be sent.
+    pub(crate) has_more: bool,
     /// The peer is gone or the connection must go, as soon as nothing of it is in use.
     pub(crate) is_dead: bool,
-    /// Since when the output is above its soft limit, in ms since the epoch; 0: it is not.
+    /// Since when the output is above its soft limit, on the clock that never goes back; 0: it is not.
     pub(crate) soft_limit_since_ms: u64,
+    /// Bytes of a large argument that had arrived a second ago.
+    pub(crate) filled_bytes: usize,
     /// Bytes of partial request and output that count in the worker's sum of bytes.
     pub(crate) counted_bytes: usize,
 }
@@ -63,8 +67,10 @@ impl Connection {
             is_sending: false,
             is_dirty: false,
             is_paused: false,
+            has_more: false,
             is_dead: false,
             soft_limit_since_ms: 0,
+            filled_bytes: 0,
             counted_bytes: 0,
         }
     }

@@ -145,6 +145,9 @@ pub(crate) trait Driver {
     /// Bytes of the output under way that are not yet sent.
     fn unsent(&self, token: Token) -> usize;
 
+    /// Bytes received so far of the buffer given to [`Driver::fill`].
+    fn filled_bytes(&self, token: Token) -> usize;
+
     /// Stops (or goes on) receiving from a connection.
     fn set_reading(&mut self, token: Token, is_reading: bool);
 

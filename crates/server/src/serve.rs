@@ -145,7 +145,12 @@ fn run_worker<D: Driver>(
     }
     debug!("event loop {id} runs on {}", driver.name());
     let _caller_waits = ready.send(Ok(()));
-    Worker::new(shared, driver, inboxes, id).run()
+    let ended = Worker::new(Arc::clone(&shared), driver, inboxes, id).run();
+    if ended.is_err() {
+        // The others cannot do its work: they stop, and the process ends with the error.
+        shared.stop();
+    }
+    ended
 }
 
 fn join(threads: Vec<JoinHandle<std::io::Result<()>>>) -> Result<(), String> {

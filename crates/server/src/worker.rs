@@ -40,6 +40,9 @@ const LARGE_BULK: usize = 64 * 1024;
 const UNSENT_MAX: usize = 64 * 1024;
 /// Empty outputs kept for the next replies.
 const POOL_MAX: usize = 256;
+/// A connection with more output than this from one turn has its further requests wait until that
+/// is sent: one client neither takes memory without bound nor keeps the others waiting.
+const TURN_OUTPUT_MAX: usize = 1024 * 1024;
 /// How long a stopping worker waits for clients to take their last replies, in ms.
 const LINGER_MS: u64 = 1000;
 
@@ -140,9 +143,14 @@ pub(crate) struct Worker<D: Driver> {
     window: Window,
     recent: Recent,
     dirty: Vec<Token>,
+    /// Connections with requests that were left for the next turn.
+    again: Vec<Token>,
+    /// Paused clients go on with the next turn's requests.
+    is_resuming: bool,
     #[allow(clippy::vec_box, reason = "outputs travel between here and the back end boxed")]
     pool: Vec<Box<Output>>,
     next_tick_ms: u64,
+    ticks: u64,
     /// Partition whose expiry goes on, while a round of it is not finished.
     expiring: Option<usize>,
 }
@@ -162,8 +170,11 @@ impl<D: Driver> Worker<D> {
             window: Window::default(),
             recent: Recent::default(),
             dirty: Vec::new(),
+            again: Vec::new(),
+            is_resuming: false,
             pool: Vec::new(),
             next_tick_ms: 0,
+            ticks: 0,
             expiring: None,
         }
     }
@@ -175,8 +186,8 @@ impl<D: Driver> Worker<D> {
             self.turn(&mut events)?;
         }
         self.driver.stop_listening();
-        let deadline = clock::now_ms() + LINGER_MS;
-        while self.is_sending() && clock::now_ms() < deadline {
+        let deadline = clock::mono_ms() + LINGER_MS;
+        while self.is_sending() && clock::mono_ms() < deadline {
             self.turn(&mut events)?;
         }
         for token in self.connections.tokens() {
@@ -200,10 +211,12 @@ impl<D: Driver> Worker<D> {
         trim(events);
         self.take_inbox();
         self.take_messages();
+        self.go_on();
         if !self.feeds.is_empty() {
             self.process();
         }
         self.take_messages();
+        debug_assert!(self.feeds.is_empty(), "what a feed names may be gone in the next turn");
         self.flush();
         self.driver.end_turn();
         self.connections.end_turn();
@@ -212,10 +225,10 @@ impl<D: Driver> Worker<D> {
     }
 
     fn wait_time(&self) -> Duration {
-        if self.expiring.is_some() {
+        if self.expiring.is_some() || self.is_resuming || !self.again.is_empty() {
             return Duration::ZERO;
         }
-        let now = clock::now_ms();
+        let now = clock::mono_ms();
         Duration::from_millis(self.next_tick_ms.saturating_sub(now).clamp(1, upkeep::TICK_MS))
     }
 
@@ -307,10 +320,12 @@ impl<D: Driver> Worker<D> {
     /// Notes that a connection has something to read: new bytes, a large argument, or requests
     /// that waited.
     fn feed(&mut self, token: Token, chunk: Option<Chunk>, supplied: Option<Vec<u8>>) {
+        let now_s = (self.commands.now_ms / 1000) as u32;
         let Some(connection) = self.connections.get(token) else { return };
         if connection.is_dead || connection.session.is_closing {
             return;
         }
+        connection.session.client.active_s.store(now_s, Relaxed);
         let Some(mut partial) = connection.partial.take() else {
             let Some(chunk) = chunk else { return };
             return self.feeds.push(Feed {
@@ -331,7 +346,7 @@ impl<D: Driver> Worker<D> {
             self.commands.stats.query_limit_closed.add(1);
             return self.end(token);
         }
-        if connection.is_paused {
+        if connection.is_paused || connection.has_more {
             connection.partial = Some(partial);
             return;
         }
@@ -467,8 +482,6 @@ impl<D: Driver> Worker<D> {
         if !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(feed.token);
-            let now_s = (self.commands.now_ms / 1000) as u32;
-            connection.session.client.active_s.store(now_s, Relaxed);
         }
         let mut out = match connection.out.take() {
             Some(out) => out,
@@ -508,6 +521,11 @@ impl<D: Driver> Worker<D> {
                 feed.is_stopped = true;
                 break;
             }
+            if executor.output_bytes() > TURN_OUTPUT_MAX {
+                feed.is_stopped = true;
+                connection.has_more = true;
+                break;
+            }
         }
         drop(executor);
         connection.out = Some(out);
@@ -523,25 +541,38 @@ impl<D: Driver> Worker<D> {
         if connection.session.is_closing {
             return;
         }
-        let bytes = match &feed.source {
-            Source::Chunk(chunk) => self.driver.bytes(*chunk),
-            Source::Owned(bytes) => &bytes[..],
+        let Feed { token, source, parser, mut args, done, is_stopped, .. } = feed;
+        let len = match &source {
+            Source::Chunk(chunk) => chunk.len as usize,
+            Source::Owned(bytes) => bytes.len(),
         };
-        let is_inside = feed.parser.is_inside_command() && !feed.is_stopped;
-        if feed.done == bytes.len() && !is_inside {
+        if done == len && (is_stopped || !parser.is_inside_command()) {
+            connection.has_more = false;
             return;
         }
-        let mut partial = Partial { bytes: bytes[feed.done..].to_vec(), ..Partial::default() };
-        if !feed.is_stopped {
-            partial.parser = feed.parser;
-            partial.parser.position -= feed.done;
-            partial.args = feed.args.iter().map(|range| range.shifted_back(feed.done)).collect();
+        // What was kept before is kept on in place: a request that comes in many pieces must not be
+        // copied as often.
+        let bytes = match source {
+            Source::Chunk(chunk) => self.driver.bytes(chunk)[done..].to_vec(),
+            Source::Owned(mut bytes) => {
+                bytes.drain(..done);
+                bytes
+            }
+        };
+        let mut partial = Partial { bytes, ..Partial::default() };
+        if !is_stopped {
+            partial.parser = parser;
+            partial.parser.position -= done;
+            if done > 0 {
+                args.iter_mut().for_each(|range| *range = range.shifted_back(done));
+            }
+            partial.args = args;
         }
         if let Some(len) = partial.parser.awaits_bulk(LARGE_BULK) {
-            self.receive_large(feed.token, partial, len);
+            self.receive_large(token, partial, len);
         } else {
             connection.partial = Some(Box::new(partial));
-            self.mark_dirty(feed.token);
+            self.mark_dirty(token);
         }
     }
 
@@ -600,12 +631,14 @@ impl<D: Driver> Worker<D> {
         let Some(connection) = self.connections.get(token) else { return };
         let output_bytes = unsent + connection.waiting_bytes();
         let client = &connection.session.client;
-        let query_bytes = connection.partial.as_ref().map_or(0, |p| p.query_bytes());
+        let query_bytes = connection.partial.as_ref().map_or(0, |p| p.query_bytes())
+            + self.driver.filled_bytes(token)
+            + connection.session.queued_bytes();
         // Another worker may have counted messages in, which are gone now.
         let counted = connection.counted_bytes as u64 + client.output_bytes.load(Relaxed);
         if output_bytes + query_bytes > 0 || counted > 0 {
             client.output_bytes.store(output_bytes as u64, Relaxed);
-            client.query_bytes.store(query_bytes as u32, Relaxed);
+            client.query_bytes.store(query_bytes.min(u32::MAX as usize) as u32, Relaxed);
             let now = output_bytes + query_bytes;
             let delta = now as isize - connection.counted_bytes as isize;
             self.commands.stats.add_bytes(delta);
@@ -614,7 +647,12 @@ impl<D: Driver> Worker<D> {
         if connection.is_dead || (connection.session.is_closing && output_bytes == 0) {
             return self.close(token);
         }
-        let is_reading = output_bytes <= UNSENT_MAX && !connection.is_paused;
+        if connection.has_more && output_bytes == 0 {
+            connection.has_more = false;
+            self.again.push(token);
+        }
+        let is_reading =
+            output_bytes <= UNSENT_MAX && !connection.is_paused && !connection.has_more;
         if output_bytes > UNSENT_MAX && self.is_beyond_limit(token, output_bytes as u64) {
             return self.close(token);
         }
@@ -624,15 +662,15 @@ impl<D: Driver> Worker<D> {
     /// Whether a connection's output is more than its class may have; counts it if so.
     fn is_beyond_limit(&mut self, token: Token, bytes: u64) -> bool {
         let limits = *self.shared.config.hot.output_limits.read();
-        let now_ms = self.commands.now_ms;
+        let now_ms = clock::mono_ms();
         let Some(connection) = self.connections.get(token) else { return false };
         let is_pubsub = connection.session.is_subscribed();
         let limit = if is_pubsub { limits.pubsub } else { limits.normal };
         let mut is_beyond = limit.hard > 0 && bytes > limit.hard;
         if limit.soft > 0 && bytes > limit.soft {
             let since = &mut connection.soft_limit_since_ms;
-            *since = if *since == 0 { now_ms } else { *since };
-            is_beyond |= now_ms - *since >= limit.soft_s * 1000;
+            *since = if *since == 0 { now_ms.max(1) } else { *since };
+            is_beyond |= now_ms.saturating_sub(*since) >= limit.soft_s * 1000;
         } else {
             connection.soft_limit_since_ms = 0;
         }
@@ -641,9 +679,22 @@ impl<D: Driver> Worker<D> {
     }
 
     fn after_sent(&mut self, token: Token) {
+        let now_s = (self.commands.now_ms / 1000) as u32;
         let Some(connection) = self.connections.get(token) else { return };
         connection.is_sending = false;
+        connection.session.client.active_s.store(now_s, Relaxed);
         self.mark_dirty(token);
+    }
+
+    /// Takes up the requests that were left: of paused clients when the pause is over, and of those
+    /// whose output had grown too large. After the turn's events, so that what arrived is behind.
+    fn go_on(&mut self) {
+        if std::mem::take(&mut self.is_resuming) {
+            self.resume_paused();
+        }
+        for token in std::mem::take(&mut self.again) {
+            self.feed(token, None, None);
+        }
     }
 
     fn give_to_pool(&mut self, output: Box<Output>) {

@@ -26,6 +26,13 @@ pub fn mono_ns() -> u64 {
     instant().duration_since(*START.get_or_init(instant)).as_nanos() as u64
 }
 
+/// Milliseconds since the first call of a function of this kind. Never goes back, and goes on
+/// evenly when the wall clock is set.
+#[must_use]
+pub fn mono_ms() -> u64 {
+    mono_ns() / 1_000_000
+}
+
 /// Microseconds of a monotonic clock that starts near zero with the process.
 #[must_use]
 pub fn mono_us() -> u64 {

@@ -529,7 +529,7 @@ impl Db {
             let Some(&place) = expired else {
                 for place in places.iter().filter(|p| p.entry().is_indexed()) {
                     match place.entry().deadline() {
-                        Some(at) => self.wheel.add(hash, at),
+                        Some(at) => self.wheel.add_again(hash, at),
                         None => place.entry().set_indexed(false),
                     }
                 }

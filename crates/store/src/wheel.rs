@@ -74,6 +74,13 @@ impl Wheel {
         self.put(pack(hash), tick_after(deadline_ms));
     }
 
+    /// Adds a hint again that came due before its time: not before the next tick, even if the clock
+    /// was set back and the wheel is ahead of it.
+    pub(crate) fn add_again(&mut self, hash: u64, deadline_ms: u64) {
+        self.len += 1;
+        self.put(pack(hash), tick_after(deadline_ms).max(self.tick + 1));
+    }
+
     fn put(&mut self, hint: Hint, tick: u64) {
         let distance = tick.saturating_sub(self.tick);
         if distance == 0 {

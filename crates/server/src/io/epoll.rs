@@ -259,6 +259,10 @@ impl Driver for Epoll {
         self.slots[token as usize].sending.as_ref().map_or(0, |s| s.left())
     }
 
+    fn filled_bytes(&self, token: Token) -> usize {
+        self.slots[token as usize].filling.as_ref().map_or(0, |filling| filling.0.len())
+    }
+
     fn set_reading(&mut self, token: Token, is_reading: bool) {
         if self.slots[token as usize].is_reading != is_reading {
             self.slots[token as usize].is_reading = is_reading;

@@ -602,6 +602,12 @@ impl Driver for Uring {
         connection.and_then(|c| c.flight.as_ref()).map_or(0, |flight| flight.sending.left())
     }
 
+    fn filled_bytes(&self, token: Token) -> usize {
+        let Some(place) = self.places.get(token as usize) else { return 0 };
+        let connection = self.connections.get(*place as usize).and_then(Option::as_ref);
+        connection.and_then(|c| c.filling.as_ref()).map_or(0, |filling| filling.buffer.len())
+    }
+
     fn set_reading(&mut self, token: Token, is_reading: bool) {
         let Some((index, connection)) = self.get(token) else { return };
         if std::mem::replace(&mut connection.is_reading, is_reading) == is_reading {

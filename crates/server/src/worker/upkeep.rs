@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Timers run this often, in ms.
 pub(super) const TICK_MS: u64 = 100;
+const TICKS_PER_SECOND: u64 = 1000 / TICK_MS;
 /// Longest stretch of expiry work between two turns, in microseconds.
 const EXPIRE_SLICE_US: u64 = 1000;
 /// Hints looked at under one lock of a partition.
@@ -34,7 +35,7 @@ impl<D: Driver> Worker<D> {
                     });
                 }
                 Message::Kill(client) => self.kill(&client),
-                Message::Resume => self.resume_paused(),
+                Message::Resume => self.is_resuming = true,
                 Message::ResetStats => self.commands.stats.reset(),
             }
         }
@@ -55,7 +56,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Lets clients go on after CLIENT PAUSE.
-    fn resume_paused(&mut self) {
+    pub(super) fn resume_paused(&mut self) {
         for token in self.connections.tokens() {
             let Some(connection) = self.connections.get(token) else { continue };
             if std::mem::take(&mut connection.is_paused) {
@@ -67,8 +68,10 @@ impl<D: Driver> Worker<D> {
 
     pub(super) fn run_timers(&mut self) {
         let now_ms = clock::now_ms();
-        if now_ms >= self.next_tick_ms {
-            self.next_tick_ms = now_ms + TICK_MS;
+        let mono_ms = clock::mono_ms();
+        if mono_ms >= self.next_tick_ms {
+            self.next_tick_ms = mono_ms + TICK_MS;
+            self.ticks += 1;
             self.tick(now_ms);
         }
         self.expire(now_ms);
@@ -97,13 +100,19 @@ impl<D: Driver> Worker<D> {
     /// Closes connections that idle beyond `timeout` or whose output stays above its soft limit.
     fn close_overdue(&mut self, now_ms: u64) {
         let timeout_s = self.shared.config.hot.timeout_s.load(Relaxed);
-        let is_full_second = now_ms / 1000 != (now_ms - TICK_MS) / 1000;
-        if !is_full_second {
+        if !self.ticks.is_multiple_of(TICKS_PER_SECOND) {
             return;
         }
         for token in self.connections.tokens() {
             let Some(connection) = self.connections.get(token) else { continue };
             let client = &connection.session.client;
+            let is_filling = connection.partial.as_ref().is_some_and(|p| p.is_filling);
+            if is_filling && self.driver.filled_bytes(token) != connection.filled_bytes {
+                connection.filled_bytes = self.driver.filled_bytes(token);
+                client.active_s.store((now_ms / 1000) as u32, Relaxed);
+                self.mark_dirty(token);
+                continue;
+            }
             let idle_s = (now_ms / 1000).saturating_sub(u64::from(client.active_s.load(Relaxed)));
             let is_idle = timeout_s > 0
                 && idle_s > timeout_s

@@ -83,7 +83,8 @@ impl Filling {
         let spare = self.buffer.spare_capacity_mut();
         // Without any room left nothing is received, which ends the connection.
         let len = missing.min(spare.len()).min(REQUEST_BYTES_MAX) as u32;
-        opcode::Recv::new(fd, spare.as_mut_ptr().cast(), len).flags(libc::MSG_WAITALL).build()
+        // Not all of it at once: what has arrived is to be counted as it arrives.
+        opcode::Recv::new(fd, spare.as_mut_ptr().cast(), len).build()
     }
 
     /// Notes that the request put `count` bytes into the buffer.
