@@ -196,7 +196,7 @@ impl Client {
     /// Whether it is on this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        self.has(ClientFlags::UNIX) || self.peer.is_loopback()
+        self.peer.is_loopback()
     }
 
     /// Whether a flag is set.

@@ -74,7 +74,7 @@ const CONFIG: &[Command] = &[
         since: "5.0.0",
         arity: 2,
         flags: Flags::LOADING.or(Flags::STALE),
-        run: crate::server::help,
+        run: crate::help::help,
         summary: "The subcommands.",
         ..BASE
     },

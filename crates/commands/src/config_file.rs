@@ -3,6 +3,7 @@
 
 use crate::config::{Config, SETTINGS, index_of};
 use hypercache_protocol::parse::split_words;
+use hypercache_stdx::quote::append_quoted;
 
 /// A line that says something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,15 +115,7 @@ fn written(name: &str, value: &str) -> Vec<u8> {
         line.extend_from_slice(value.as_bytes());
         return line;
     }
-    line.push(b'"');
-    for b in value.bytes() {
-        match b {
-            b'"' | b'\\' => line.extend([b'\\', b]),
-            0x20..=0x7e => line.push(b),
-            _ => line.extend(format!("\\x{b:02x}").into_bytes()),
-        }
-    }
-    line.push(b'"');
+    append_quoted(value.as_bytes(), &mut line);
     line
 }
 

@@ -75,7 +75,7 @@ const DEBUG: &[Command] = &[
     sub("PROTOCOL", 3, Keys::None, protocol, "type", "Replies with a value of a protocol type."),
     sub("ERROR", 3, Keys::None, error, "text", "Replies with an error."),
     sub("LOG", 3, Keys::None, log, "text", "Writes a line to the log."),
-    sub("HELP", 2, Keys::None, crate::server::help, "", "The subcommands."),
+    sub("HELP", 2, Keys::None, crate::help::help, "", "The subcommands."),
 ];
 
 /// Whether the client may use DEBUG at all.

@@ -31,10 +31,8 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn new(shared: &Shared, recent: &mut Recent, args: Args<'a>) -> Self {
         let entry = recent.get(args.get(0));
-        let has_one =
-            |e: &Entry| matches!(e.row.keys, Keys::Range { first: 1, last: 1, .. }) && e.locks_keys;
         let first_key = match entry {
-            Some(entry) if args.len() > 1 && (entry.is_plain || has_one(entry)) => {
+            Some(entry) if entry.has_one_key && args.len() > 1 => {
                 Some(shared.keyspace.locate(args.get(1)))
             }
             _ => None,
@@ -417,7 +415,8 @@ fn in_special_state(
         return Some(reject(cx, entry, error));
     }
     let limit = cx.shared.config.hot.query_bytes_max.load(Relaxed);
-    if crate::transaction::queue(cx.session, entry, request.args) > limit {
+    crate::transaction::queue(cx.session, entry, request.args);
+    if cx.session.queued_bytes() as u64 > limit {
         // As Redis, which counts the queue as requests that wait.
         cx.worker.stats.query_limit_closed.add(1);
         cx.session.is_closing = true;

@@ -221,7 +221,7 @@ const OBJECT: &[Command] = &[
         arity: 2,
         keys: Keys::None,
         flags: Flags::LOADING.or(Flags::STALE),
-        run: crate::server::help,
+        run: crate::help::help,
         summary: "The subcommands.",
         syntax: "",
         ..OBJECT_BASE

@@ -73,7 +73,7 @@ const COMMAND: &[Command] = &[
         name: "HELP",
         since: "5.0.0",
         arity: 2,
-        run: crate::server::help,
+        run: crate::help::help,
         summary: "Lists the subcommands.",
         ..BASE
     },

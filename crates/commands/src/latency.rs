@@ -52,7 +52,7 @@ const LATENCY: &[Command] = &[
         name: "HELP",
         arity: 2,
         flags: Flags::LOADING.or(Flags::STALE),
-        run: crate::server::help,
+        run: crate::help::help,
         summary: "Lists the subcommands.",
         tips: &[],
         ..BASE

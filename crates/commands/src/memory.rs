@@ -38,7 +38,7 @@ const MEMORY: &[Command] = &[
         name: "HELP",
         arity: 2,
         flags: Flags::LOADING.or(Flags::STALE),
-        run: crate::server::help,
+        run: crate::help::help,
         summary: "Lists the subcommands.",
         ..BASE
     },

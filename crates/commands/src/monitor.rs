@@ -9,7 +9,7 @@ use crate::shared::{Message, Shared};
 use crate::table::{Command, Entry, Flags, Group};
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::clock;
-use std::io::Write;
+use hypercache_stdx::quote::append_quoted;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -106,27 +106,9 @@ fn line_of(session: &Session, args: Args<'_>, now_us: u64) -> Vec<u8> {
     let mut line = format!("{seconds}.{micros:06} [{} {address}]", session.db).into_bytes();
     for i in 0..args.len() {
         line.push(b' ');
-        quote(redact::shown(args, i), &mut line);
+        append_quoted(redact::shown(args, i), &mut line);
     }
     line
-}
-
-/// Appends `text` in double quotes, with escapes for what is not printable ASCII.
-fn quote(text: &[u8], line: &mut Vec<u8>) {
-    line.push(b'"');
-    for &byte in text {
-        match byte {
-            b'\\' | b'"' => line.extend_from_slice(&[b'\\', byte]),
-            b'\n' => line.extend_from_slice(b"\\n"),
-            b'\r' => line.extend_from_slice(b"\\r"),
-            b'\t' => line.extend_from_slice(b"\\t"),
-            0x07 => line.extend_from_slice(b"\\a"),
-            0x08 => line.extend_from_slice(b"\\b"),
-            b' '..=b'~' => line.push(byte),
-            _ => write!(line, "\\x{byte:02x}").unwrap_or_default(),
-        }
-    }
-    line.push(b'"');
 }
 
 #[cfg(test)]

@@ -147,7 +147,7 @@ const PUBSUB: &[Command] = &[
         since: "6.2.0",
         arity: 2,
         flags: Flags::LOADING.or(Flags::STALE),
-        run: crate::server::help,
+        run: crate::help::help,
         summary: "Lists the subcommands.",
         ..BASE
     },

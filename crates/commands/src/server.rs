@@ -154,11 +154,6 @@ fn shutdown(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     Ok(())
 }
 
-/// HELP of a container.
-pub(crate) fn help(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    crate::help::help(cx, args)
-}
-
 #[cfg(test)]
 mod tests {
     use crate::shared::Mailbox;

@@ -215,6 +215,7 @@ impl Shared {
     /// Starts all counters again from zero: those of worker `own` now, the others' at their next
     /// turn.
     pub fn reset_stats(&self, own: usize) {
+        self.sampler.reset();
         for (i, stats) in self.stats.iter().enumerate() {
             let is_worker = self.mailboxes.get().is_some_and(|m| i < m.len());
             if i == own || !is_worker {
@@ -225,12 +226,13 @@ impl Shared {
         }
     }
 
-    /// Tells all workers to stop, and wakes them.
-    pub fn stop(&self) {
-        self.is_stopping.store(true, Ordering::Release);
+    /// Tells all workers to stop, and wakes them. Returns whether they were told before.
+    pub fn stop(&self) -> bool {
+        let was_stopping = self.is_stopping.swap(true, Ordering::AcqRel);
         if let Some(mailboxes) = self.mailboxes.get() {
             mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
         }
+        was_stopping
     }
 
     /// How many workers there are.

@@ -292,11 +292,10 @@ impl Command {
         if self.arity >= 0 { len == self.arity } else { len >= -self.arity }
     }
 
-    /// See [`Entry::is_plain`].
-    fn is_plain(&self) -> bool {
+    /// Whether its flags say nothing beyond that it reads or writes.
+    fn only_reads_or_writes(&self) -> bool {
         let known = Flags::WRITE | Flags::READONLY | Flags::DENY_OOM | Flags::FAST;
-        let has_one = matches!(self.keys, Keys::Range { first: 1, last: 1, .. });
-        has_one && self.keys.are_keys() && known.has(self.flags)
+        known.has(self.flags)
     }
 
     /// All ACL categories, those that follow from the flags included.
@@ -363,6 +362,8 @@ pub struct Entry {
     /// Whether it only reads or writes the one key that is its first argument: no state but the
     /// key's matters to it, and it changes none.
     pub is_plain: bool,
+    /// Whether its first argument is its one key.
+    pub has_one_key: bool,
     /// Whether the partitions of its keys are locked for it; not if they are channels.
     pub locks_keys: bool,
     /// Whether it is so quick that it is not timed by itself.
@@ -441,10 +442,12 @@ impl Table {
         *next_id += 1;
         let add_sub = |sub| self.add(sub, Some(&name), next_id);
         let subcommands = row.subcommands.iter().map(add_sub).collect();
-        let is_plain = row.is_plain();
         let locks_keys = row.keys.are_keys();
+        let has_one_key = locks_keys && matches!(row.keys, Keys::Range { first: 1, last: 1, .. });
+        let is_plain = has_one_key && row.only_reads_or_writes();
         let is_quick = row.flags.has(Flags::FAST) || is_plain && row.complexity == "O(1)";
-        let entry = Entry { id, row, full_name, subcommands, is_plain, is_quick, locks_keys };
+        let entry =
+            Entry { id, row, full_name, subcommands, is_plain, has_one_key, locks_keys, is_quick };
         let entry: &'static Entry = Box::leak(Box::new(entry));
         self.entries.push(entry);
         entry
@@ -496,6 +499,7 @@ pub fn unknown() -> &'static Entry {
         full_name: String::new(),
         subcommands: Vec::new(),
         is_plain: false,
+        has_one_key: false,
         locks_keys: false,
         is_quick: false,
     };

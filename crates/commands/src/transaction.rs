@@ -82,17 +82,16 @@ pub(crate) fn runs_at_once(entry: &Entry) -> bool {
 }
 
 /// Queues a command.
-pub(crate) fn queue(session: &mut Session, entry: &'static Entry, args: Args<'_>) -> u64 {
-    let Some(multi) = &mut session.multi else { return 0 };
+pub(crate) fn queue(session: &mut Session, entry: &'static Entry, args: Args<'_>) {
+    let Some(multi) = &mut session.multi else { return };
     if multi.is_aborted {
         // It will not run, so it need not be kept.
-        return multi.bytes;
+        return;
     }
     let args = OwnedArgs::copy_of(args);
     multi.bytes += (args.bytes_used() + size_of::<(&Entry, OwnedArgs)>()) as u64;
     multi.queue.push((entry, args));
     session.client.queued.store(multi.queue.len() as i32, Relaxed);
-    multi.bytes
 }
 
 fn multi(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {

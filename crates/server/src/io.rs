@@ -6,26 +6,10 @@
 //! end until the turn ends, so an idle connection holds no buffer.
 
 pub(crate) mod epoll;
-/// Least capacity of a buffer that is being filled. A request to receive into it makes all of it
-/// resident with io_uring.
-const FILL_BYTES_MIN: usize = 16 * 1024;
-/// A buffer that is being filled grows by this factor: to copy a seventh more costs little, and a
-/// client that sends little can claim little.
-const FILL_GROWTH: usize = 8;
-
-/// Makes room in a buffer on its way to be `len` bytes long, once it is full: for a multiple of
-/// what has arrived, not for all that was claimed. An allocation costs memory even where nothing is
-/// written, 3 MB for 1 GB as measured. Where there is none left, the buffer stays full.
-fn grow(buffer: &mut Vec<u8>, len: usize) {
-    if buffer.len() == buffer.capacity() && buffer.len() < len {
-        let target = len.min(FILL_BYTES_MIN.max(buffer.len() * FILL_GROWTH));
-        let _stays_full = buffer.try_reserve_exact(target - buffer.len());
-    }
-}
+pub(crate) mod uring;
 
 #[cfg(test)]
 mod suite;
-pub(crate) mod uring;
 
 use hypercache_protocol::reply::Output;
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -157,6 +141,23 @@ pub(crate) trait Driver {
 
     /// `epoll` or `io_uring`.
     fn name(&self) -> &'static str;
+}
+
+/// Least capacity of a buffer that is being filled. A request to receive into it makes all of it
+/// resident with io_uring.
+const FILL_BYTES_MIN: usize = 16 * 1024;
+/// A buffer that is being filled grows by this factor: to copy a seventh more costs little, and a
+/// client that sends little can claim little.
+const FILL_GROWTH: usize = 8;
+
+/// Makes room in a buffer on its way to be `len` bytes long, once it is full: for a multiple of
+/// what has arrived, not for all that was claimed. An allocation costs memory even where nothing is
+/// written, 3 MB for 1 GB as measured. Where there is none left, the buffer stays full.
+fn grow(buffer: &mut Vec<u8>, len: usize) {
+    if buffer.len() == buffer.capacity() && buffer.len() < len {
+        let target = len.min(FILL_BYTES_MIN.max(buffer.len() * FILL_GROWTH));
+        let _stays_full = buffer.try_reserve_exact(target - buffer.len());
+    }
 }
 
 /// Forgets a list's memory if a burst made it large.

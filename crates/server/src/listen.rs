@@ -67,10 +67,10 @@ fn open_tcp(config: &Config, word: &str, port: u16) -> Result<Option<Listener>, 
 
 /// Tries again for a moment while the address is busy.
 fn once_free<T>(attempt: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
-    let deadline = clock::now_ms() + BUSY_MS;
+    let deadline = clock::mono_ms() + BUSY_MS;
     loop {
         match attempt() {
-            Err(Errno::ADDRINUSE) if clock::now_ms() < deadline => {
+            Err(Errno::ADDRINUSE) if clock::mono_ms() < deadline => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             result => return result,

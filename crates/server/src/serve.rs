@@ -7,11 +7,10 @@ use crate::listen::{self, Listener};
 use crate::worker::{Inbox, Worker};
 use hypercache_commands::Shared;
 use hypercache_commands::config::Config;
-use hypercache_commands::shared::{Mailbox, Message};
+use hypercache_commands::shared::Mailbox;
 use parking_lot::Mutex;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use tracing::{debug, error, info};
@@ -172,14 +171,11 @@ fn watch_signals(shared: &Arc<Shared>) -> Result<(), String> {
     let shared = Arc::clone(shared);
     let watch = move || {
         for _ in signals.forever() {
-            if shared.is_stopping.swap(true, Ordering::AcqRel) {
+            if shared.stop() {
                 error!("second signal: stopping at once");
                 std::process::exit(1);
             }
             info!("signal received: stopping");
-            if let Some(mailboxes) = shared.mailboxes.get() {
-                mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
-            }
         }
     };
     let thread = std::thread::Builder::new().name("hc-signals".into());

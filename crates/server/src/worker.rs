@@ -631,9 +631,11 @@ impl<D: Driver> Worker<D> {
         let Some(connection) = self.connections.get(token) else { return };
         let output_bytes = unsent + connection.waiting_bytes();
         let client = &connection.session.client;
-        let query_bytes = connection.partial.as_ref().map_or(0, |p| p.query_bytes())
-            + self.driver.filled_bytes(token)
-            + connection.session.queued_bytes();
+        let partial_bytes = connection.partial.as_ref().map_or(0, |partial| {
+            let filled = if partial.is_filling { self.driver.filled_bytes(token) } else { 0 };
+            partial.query_bytes() + filled
+        });
+        let query_bytes = partial_bytes + connection.session.queued_bytes();
         // Another worker may have counted messages in, which are gone now.
         let counted = connection.counted_bytes as u64 + client.output_bytes.load(Relaxed);
         if output_bytes + query_bytes > 0 || counted > 0 {

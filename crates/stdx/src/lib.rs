@@ -12,5 +12,6 @@ pub mod hash;
 pub mod histogram;
 pub mod mailbox;
 pub mod number;
+pub mod quote;
 pub mod rng;
 pub mod size;

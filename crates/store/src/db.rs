@@ -6,7 +6,7 @@
 //! caller decides, because a removal is an effect that must be reported.
 
 use crate::mem::entry::{Blob, EntryPtr, INLINE_MAX, OwnedEntry};
-use crate::table::{Core, CoreCell, Hint, Place, Table};
+use crate::table::{Core, Hint, Place, Table};
 use crate::wheel::Wheel;
 use hypercache_stdx::hash::KeyHasher;
 use std::sync::Arc;
@@ -226,12 +226,6 @@ impl Db {
     #[must_use]
     pub fn core(&self) -> &'static Core {
         self.table.core()
-    }
-
-    fn hint(&self) -> Hint {
-        let cell = CoreCell::default();
-        cell.set(Some(self.core()));
-        cell.hint().expect("it was just set")
     }
 
     /// Keys, expired ones that were not yet removed included.
@@ -508,7 +502,8 @@ impl Db {
         self.wheel.take_due(now_ms, max, &mut due);
         const AHEAD: usize = 16;
         for batch in due.chunks(AHEAD) {
-            let mut hints: Vec<_> = batch.iter().map(|&hash| (hash, self.hint())).collect();
+            let mut hints: Vec<_> =
+                batch.iter().map(|&hash| (hash, Hint::new(self.core()))).collect();
             hints.iter_mut().for_each(|(hash, hint)| hint.find_number(*hash));
             hints.iter_mut().for_each(|(_, hint)| hint.find_bucket());
             for (hash, hint) in &mut hints {

@@ -225,7 +225,7 @@ impl std::fmt::Debug for Hint {
 impl Hint {
     /// Step 1: the table's head.
     #[inline]
-    fn new(core: &'static Core) -> Self {
+    pub(crate) fn new(core: &'static Core) -> Self {
         prefetch_value(core);
         Hint { core, epoch: 0, bucket: None, number: 0, slot: 0 }
     }

@@ -6,8 +6,8 @@
 //!
 //! The decoder bounds how deep a reply nests, so the functions here may recurse.
 
-use super::quoting::append_quoted;
 use hypercache_client::Reply;
+use hypercache_stdx::quote::append_quoted;
 use std::io::Write;
 
 /// How replies are written.

@@ -4,6 +4,7 @@
 //! `\xHH` and a backslash before any other byte; `'...'` understands only `\'`. A closing quote
 //! must end the word. Showing is the inverse, so what is shown can be typed back in.
 
+use hypercache_stdx::quote::append_quoted;
 /// Why a line could not be split.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SplitError {
@@ -101,24 +102,6 @@ fn unescape(letter: u8) -> u8 {
         b'b' => 0x08,
         other => other,
     }
-}
-
-/// Appends `bytes` in double quotes, with everything unprintable escaped.
-pub(crate) fn append_quoted(bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    for &byte in bytes {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0x07 => out.extend_from_slice(b"\\a"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            b' '..=b'~' => out.push(byte),
-            _ => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
-        }
-    }
-    out.push(b'"');
 }
 
 /// `bytes` in double quotes, as text.
