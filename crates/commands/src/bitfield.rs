@@ -199,11 +199,9 @@ fn write(value: &mut [u8], offset: u64, encoding: Encoding, n: i64) {
 fn bitfield(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let parts = parse_parts(cx, args)?;
     if !parts.iter().any(Part::is_write) {
-        read_parts(cx, args.get(1), &parts);
-        return Ok(());
+        return read_parts(cx, args.get(1), &parts);
     }
-    change_parts(cx, args.get(1), &parts);
-    Ok(())
+    change_parts(cx, args.get(1), &parts)
 }
 
 fn bitfield_ro(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
@@ -211,21 +209,21 @@ fn bitfield_ro(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     if parts.iter().any(Part::is_write) {
         return Err(ReplyError::Text("ERR BITFIELD_RO only supports the GET subcommand"));
     }
-    read_parts(cx, args.get(1), &parts);
-    Ok(())
+    read_parts(cx, args.get(1), &parts)
 }
 
-fn read_parts(cx: &mut Cx<'_>, key: &[u8], parts: &[Part]) {
-    let value = cx.keys.get(key).map_or(&b""[..], |entry| entry.value());
+fn read_parts(cx: &mut Cx<'_>, key: &[u8], parts: &[Part]) -> Outcome {
+    let value = cx.keys.string(key)?.map_or(&b""[..], |entry| entry.value());
     cx.reply.array(parts.len());
     for part in parts {
         cx.reply.int(read(value, part.offset, part.encoding));
     }
+    Ok(())
 }
 
 /// Carries out the parts on a copy of the bytes they touch, then stores those.
-fn change_parts(cx: &mut Cx<'_>, key: &[u8], parts: &[Part]) {
-    let entry = cx.keys.get_uncounted(key);
+fn change_parts(cx: &mut Cx<'_>, key: &[u8], parts: &[Part]) -> Outcome {
+    let entry = cx.keys.string_uncounted(key)?;
     let is_new = entry.is_none();
     let mut value = entry.map_or_else(Vec::new, |e| e.value().to_vec());
     let old_len = value.len();
@@ -255,12 +253,13 @@ fn change_parts(cx: &mut Cx<'_>, key: &[u8], parts: &[Part]) {
         }
     }
     if !is_changed && !grows {
-        return;
+        return Ok(());
     }
     let start = writes().map(|part| (part.offset / 8) as usize).min().unwrap_or(0);
     let end = writes().map(Part::bytes).max().unwrap_or(0);
     let event = if is_changed { Event::SetBit } else { Event::Silent };
     cx.keys.splice(key, len, start, &value[start..end], event);
+    Ok(())
 }
 
 /// Redis takes the argument of an unsigned SET as the 64 bits of an unsigned number.

@@ -119,7 +119,7 @@ fn setbit(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         _ => return Err(ReplyError::BitValue),
     };
     let (key, at) = (args.get(1), (bit / 8) as usize);
-    let value = cx.keys.get_uncounted(key).map(|entry| entry.value());
+    let value = cx.keys.string_uncounted(key)?.map(|entry| entry.value());
     let was = bit_of(value.unwrap_or_default(), bit);
     let byte = value.and_then(|v| v.get(at)).copied();
     if byte.is_none() || was != on {
@@ -134,7 +134,7 @@ fn setbit(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 
 fn getbit(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let bit = parse_offset(cx, args.get(2), None)?;
-    let is_set = cx.keys.get(args.get(1)).is_some_and(|entry| bit_of(entry.value(), bit));
+    let is_set = cx.keys.string(args.get(1))?.is_some_and(|entry| bit_of(entry.value(), bit));
     cx.reply.int(i64::from(is_set));
     Ok(())
 }
@@ -217,7 +217,7 @@ impl<'a> Bits<'a> {
 }
 
 fn bitcount(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    let Some(entry) = cx.keys.get(args.get(1)) else {
+    let Some(entry) = cx.keys.string(args.get(1))? else {
         cx.reply.int(0);
         return Ok(());
     };
@@ -245,7 +245,7 @@ fn bitpos(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         return Err(ReplyError::Text("ERR The bit argument must be 1 or 0."));
     }
     let is_set = wanted == 1;
-    let Some(entry) = cx.keys.get(args.get(1)) else {
+    let Some(entry) = cx.keys.string(args.get(1))? else {
         cx.reply.int(if is_set { -1 } else { 0 });
         return Ok(());
     };
@@ -290,7 +290,7 @@ fn bitop(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     };
     let mut len = 0;
     for key in args.iter_from(3) {
-        len = len.max(cx.keys.get(key).map_or(0, |entry| entry.value().len()));
+        len = len.max(cx.keys.string(key)?.map_or(0, |entry| entry.value().len()));
     }
     check_length(cx, len)?;
     let mut result = cx.keys.peek(args.get(3)).map_or_else(Vec::new, |e| e.value().to_vec());

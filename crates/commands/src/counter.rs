@@ -91,7 +91,7 @@ fn decrby(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 }
 
 fn add(cx: &mut Cx<'_>, key: &[u8], by: i64) -> Outcome {
-    let old = match cx.keys.get_uncounted(key) {
+    let old = match cx.keys.string_uncounted(key)? {
         Some(entry) => number::parse_i64(entry.value()).ok_or(ReplyError::NotAnInteger)?,
         None => 0,
     };
@@ -105,7 +105,7 @@ fn add(cx: &mut Cx<'_>, key: &[u8], by: i64) -> Outcome {
 
 fn incrbyfloat(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let key = args.get(1);
-    let old = match cx.keys.get_uncounted(key) {
+    let old = match cx.keys.string_uncounted(key)? {
         Some(entry) => Float80::parse(entry.value()).ok_or(ReplyError::NotAFloat)?,
         None => Float80::from_i64(0),
     };

@@ -7,6 +7,7 @@ use crate::table::{Acl, Command, Flags, Group, Keys};
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::glob::glob_match;
 use hypercache_stdx::number;
+use hypercache_store::types::Kind;
 
 const BASE: Command = Command { group: Group::Server, acl: Acl::KEYSPACE, ..Command::DEFAULT };
 const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
@@ -160,12 +161,12 @@ impl Cursor {
 struct ScanOptions<'a> {
     count: u64,
     pattern: Option<&'a [u8]>,
-    /// Whether keys of the type asked for can exist.
-    type_exists: bool,
+    /// The type asked for; `Some(None)` is one that does not exist.
+    kind: Option<Option<Kind>>,
 }
 
 fn parse_scan(args: Args<'_>) -> Result<ScanOptions<'_>, ReplyError> {
-    let mut o = ScanOptions { count: 10, pattern: None, type_exists: true };
+    let mut o = ScanOptions { count: 10, pattern: None, kind: None };
     for i in (2..args.len()).step_by(2) {
         let word = args.get(i).to_ascii_uppercase();
         if i + 1 >= args.len() {
@@ -178,7 +179,7 @@ fn parse_scan(args: Args<'_>) -> Result<ScanOptions<'_>, ReplyError> {
                 o.count = u64::try_from(count).ok().filter(|n| *n > 0).ok_or(ReplyError::Syntax)?;
             }
             b"MATCH" => o.pattern = (value != b"*").then_some(value),
-            b"TYPE" => o.type_exists = value.eq_ignore_ascii_case(b"string"),
+            b"TYPE" => o.kind = Some(Kind::from_name(value)),
             _ => return Err(ReplyError::Syntax),
         }
     }
@@ -219,7 +220,8 @@ fn scan(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
             seen += 1;
             let key = entry.key();
             let matches = options.pattern.is_none_or(|p| glob_match(p, key, false));
-            if matches && options.type_exists && !entry.is_expired(now_ms) {
+            let is_of_type = options.kind.is_none_or(|kind| kind == Some(entry.kind()));
+            if matches && is_of_type && !entry.is_expired(now_ms) {
                 found.push(key.to_vec());
             }
         };

@@ -10,6 +10,7 @@ use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::Version;
 use hypercache_stdx::{glob::glob_match, hash::KeyHasher, number};
 use hypercache_store::{EntryRef, Payload, Ttl};
+use std::borrow::Cow;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -116,8 +117,8 @@ fn object(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let line = format!(
         "Value at:0x0 refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{} \
          bytes:{}",
-        encoding_of(entry.value(), entry.is_raw()),
-        entry.value().len(),
+        encoding_of(entry),
+        value_of(&entry).len(),
         entry.access(),
         now_s.saturating_sub(entry.access()),
         entry.bytes_used(),
@@ -129,6 +130,9 @@ fn object(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 fn sdslen(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     check_allowed(cx)?;
     let entry = cx.keys.peek(args.get(2)).ok_or(ReplyError::NoSuchKey)?;
+    if entry.object().is_some() {
+        return Err(ReplyError::Text("ERR Not an sds encoded string."));
+    }
     let (key, value, bytes) = (entry.key().len(), entry.value().len(), entry.bytes_used());
     let line = format!(
         "key_sds_len:{key}, key_sds_avail:0, key_zmalloc: {bytes}, val_sds_len:{value}, \
@@ -178,7 +182,15 @@ fn digest_of(parts: &[&[u8]]) -> u64 {
 
 fn digest_of_entry(db: u8, entry: &EntryRef<'_>) -> u64 {
     let deadline = entry.deadline().unwrap_or(0).to_le_bytes();
-    digest_of(&[&[db], entry.key(), entry.value(), &deadline])
+    digest_of(&[&[db], entry.key(), &value_of(entry), &deadline])
+}
+
+/// Bytes that stand for the value of a key, whatever its type.
+fn value_of<'a>(entry: &EntryRef<'a>) -> Cow<'a, [u8]> {
+    match entry.object() {
+        Some(object) => Cow::Owned(object.canonical()),
+        None => Cow::Borrowed(entry.value()),
+    }
 }
 
 fn digest(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
@@ -204,7 +216,7 @@ fn digest_value(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     check_allowed(cx)?;
     cx.reply.array(args.len() - 2);
     for key in args.iter_from(2) {
-        let digest = cx.keys.peek(key).map_or(0, |entry| digest_of(&[entry.value()]));
+        let digest = cx.keys.peek(key).map_or(0, |entry| digest_of(&[&value_of(&entry)]));
         cx.reply.simple(&format!("{digest:040x}"));
     }
     Ok(())

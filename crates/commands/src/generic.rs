@@ -2,12 +2,14 @@
 
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
-use crate::keyspace::{DATABASES, PARTITIONS, discard};
+use crate::keyspace::{DATABASES, PARTITIONS};
 use crate::table::{Acl, Command, Flags, Group, KeyFlags, Keys};
 use hypercache_journal::Event;
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::number;
-use hypercache_store::{Payload, Ttl};
+use hypercache_store::types::Object;
+use hypercache_store::{EntryRef, Payload, Ttl};
+use std::sync::Arc;
 
 const BASE: Command = Command { group: Group::Generic, acl: Acl::KEYSPACE, ..Command::DEFAULT };
 const READ_FAST: Flags = Flags::READONLY.or(Flags::FAST);
@@ -256,8 +258,8 @@ fn touch(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 }
 
 fn type_of(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    let is_there = cx.keys.look(args.get(1)).is_some();
-    cx.reply.simple(if is_there { "string" } else { "none" });
+    let kind = cx.keys.look(args.get(1)).map(|entry| entry.kind());
+    cx.reply.simple(kind.map_or("none", |kind| kind.name()));
     Ok(())
 }
 
@@ -267,10 +269,9 @@ fn ttl_of(deadline: Option<u64>) -> Ttl {
 
 /// Moves a value to another name. The target must be free or of no further use.
 fn take_over(cx: &mut Cx<'_>, from: &[u8], to: &[u8]) {
-    let Some(taken) = cx.keys.remove(from, Event::RenameFrom) else { return };
-    let ttl = ttl_of(taken.deadline());
-    cx.keys.put(to, taken.payload(), ttl, taken.is_raw(), Event::RenameTo);
-    discard(taken);
+    if let Some(taken) = cx.keys.remove(from, Event::RenameFrom) {
+        cx.keys.put(to, taken, Event::RenameTo);
+    }
 }
 
 fn rename(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
@@ -306,6 +307,40 @@ pub(crate) fn parse_db(text: &[u8]) -> Result<u8, ReplyError> {
     if (0..DATABASES as i64).contains(&db) { Ok(db as u8) } else { Err(ReplyError::DbIndex) }
 }
 
+/// The value that COPY stores again.
+struct Source {
+    value: SourceValue,
+    ttl: Ttl,
+}
+
+enum SourceValue {
+    String(Payload<'static>, bool),
+    Object(Object),
+}
+
+impl Source {
+    fn of(entry: EntryRef<'_>) -> Source {
+        let value = match (entry.object(), entry.blob()) {
+            (Some(object), _) => SourceValue::Object(object.clone()),
+            (None, Some(blob)) => SourceValue::String(Payload::Blob(blob), entry.is_raw()),
+            (None, None) => {
+                let copy = Payload::Blob(Arc::new(entry.value().to_vec()));
+                SourceValue::String(copy, entry.is_raw())
+            }
+        };
+        Source { value, ttl: ttl_of(entry.deadline()) }
+    }
+
+    fn store(self, keys: &mut crate::keyspace::Keys<'_>, key: &[u8]) {
+        match self.value {
+            SourceValue::Object(object) => keys.put_object(key, object, self.ttl, Event::CopyTo),
+            SourceValue::String(value, raw) => {
+                keys.put_string(key, value, self.ttl, raw, Event::CopyTo);
+            }
+        }
+    }
+}
+
 fn copy(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let (mut target_db, mut replace) = (cx.keys.db, false);
     let mut i = 3;
@@ -328,16 +363,11 @@ fn copy(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         cx.reply.int(0);
         return Ok(());
     };
-    let (ttl, raw) = (ttl_of(entry.deadline()), entry.is_raw());
-    let value = match entry.blob() {
-        Some(blob) => Payload::Blob(blob),
-        None => Payload::Blob(std::sync::Arc::new(entry.value().to_vec())),
-    };
+    let source = Source::of(entry);
     cx.keys.db = target_db;
-    let copied = replace || !cx.keys.exists(to);
+    let copied = !cx.keys.exists(to) || replace;
     if copied {
-        cx.keys.exists(to);
-        cx.keys.put(to, value, ttl, raw, Event::CopyTo);
+        source.store(&mut cx.keys, to);
     }
     cx.keys.db = db;
     cx.reply.int(i64::from(copied));
@@ -359,10 +389,8 @@ fn move_key(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     cx.keys.db = db;
     if is_free && let Some(taken) = cx.keys.remove(key, Event::MoveFrom) {
         cx.keys.db = target_db;
-        let ttl = ttl_of(taken.deadline());
-        cx.keys.put(key, taken.payload(), ttl, taken.is_raw(), Event::MoveTo);
+        cx.keys.put(key, taken, Event::MoveTo);
         cx.keys.db = db;
-        discard(taken);
     }
     cx.reply.int(i64::from(is_free));
     Ok(())
@@ -395,7 +423,14 @@ fn randomkey(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
 const EMBEDDED_MAX: usize = 44;
 
 /// How Redis would keep a value.
-pub(crate) fn encoding_of(value: &[u8], is_raw: bool) -> &'static str {
+pub(crate) fn encoding_of(entry: EntryRef<'_>) -> &'static str {
+    match entry.object() {
+        Some(object) => object.encoding(),
+        None => string_encoding(entry.value(), entry.is_raw()),
+    }
+}
+
+fn string_encoding(value: &[u8], is_raw: bool) -> &'static str {
     match number::parse_i64(value) {
         _ if is_raw => "raw",
         Some(_) => "int",
@@ -407,9 +442,7 @@ pub(crate) fn encoding_of(value: &[u8], is_raw: bool) -> &'static str {
 fn object_encoding(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     match cx.keys.peek(args.get(2)) {
         None => cx.reply.null(),
-        Some(entry) => {
-            cx.reply.bulk(encoding_of(entry.value(), entry.is_raw()).as_bytes());
-        }
+        Some(entry) => cx.reply.bulk(encoding_of(entry).as_bytes()),
     }
     Ok(())
 }

@@ -6,13 +6,17 @@
 //! runs. All reads that expire lazily and all writes go through it, so that every change is reported
 //! as an effect in one place.
 
+mod typed;
+
+pub use typed::Editor;
+
 use crate::stats::WorkerStats;
 use hypercache_journal::{Change, Effect, Event, Log};
 use hypercache_protocol::slot::slot_of;
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::{
-    CoreCell, Db, EntryRef, Hint, Key, Live, Payload, Removed, Ttl, prefetch_ends_to_write,
+    CoreCell, Db, EntryRef, Hint, Key, Live, Payload, Removed, Ttl, Was, prefetch_ends_to_write,
     prefetch_value,
 };
 use parking_lot::{Mutex, MutexGuard};
@@ -615,14 +619,18 @@ impl<'a> Keys<'a> {
         let (db, history, key) = self.write_to(key);
         let observed = history.log.is_kept();
         let copy = if observed { Some(value.clone()) } else { None };
-        let existed = db.set(key, value, ttl, seconds);
+        let was = db.set(key, value, ttl, seconds);
+        let is_new = matches!(was, Was::Missing);
         let (bytes, deadline) = match &copy {
             Some(value) => (value.bytes(), db.get(key).and_then(|e| e.deadline())),
             None => (&b""[..], None),
         };
         let change = Change::Set { value: bytes, deadline };
-        let effect = Effect { db: db_number, key: key.bytes, change, event, is_new: !existed };
+        let effect = Effect { db: db_number, key: key.bytes, change, event, is_new };
         history.record(&effect);
+        if let Was::Replaced(old) = was {
+            discard(old);
+        }
     }
 
     /// Makes the string exactly `len` bytes long, new bytes zero, and writes `bytes` at `offset`.
@@ -682,8 +690,25 @@ impl<'a> Keys<'a> {
         was_there
     }
 
-    /// Puts a value that was taken from elsewhere under `key`, with its deadline and encoding.
-    pub fn put(&mut self, key: &[u8], value: Payload<'_>, ttl: Ttl, raw: bool, event: Event) {
+    /// Puts a value that was removed from elsewhere under `key`, with its deadline and encoding.
+    pub fn put(&mut self, key: &[u8], mut taken: Removed, event: Event) {
+        let ttl = taken.deadline().map_or(Ttl::Clear, Ttl::At);
+        match taken.take_object() {
+            Some(object) => self.put_object(key, *object, ttl, event),
+            None => self.put_string(key, taken.payload(), ttl, taken.is_raw(), event),
+        }
+        discard(taken);
+    }
+
+    /// Stores a string with its encoding.
+    pub fn put_string(
+        &mut self,
+        key: &[u8],
+        value: Payload<'_>,
+        ttl: Ttl,
+        raw: bool,
+        event: Event,
+    ) {
         self.set(key, value, ttl, event);
         let (db, _, key) = self.write_to(key);
         db.set_raw(key, raw);

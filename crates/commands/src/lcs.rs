@@ -109,8 +109,11 @@ impl Lengths {
 
 fn lcs(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     // Both values are copied: two borrows of the keyspace at once there are not.
-    let [a, b] = [1, 2].map(|i| cx.keys.get(args.get(i)).map(|e| e.value().to_vec()));
-    let (a, b) = (a.unwrap_or_default(), b.unwrap_or_default());
+    let mut value = |i: usize| match cx.keys.string(args.get(i)) {
+        Ok(entry) => Ok(entry.map_or_else(Vec::new, |entry| entry.value().to_vec())),
+        Err(_) => Err(ReplyError::Text("ERR The specified keys must contain string values")),
+    };
+    let (a, b) = (value(1)?, value(2)?);
     let options = parse_options(args)?;
     let cells = (a.len() as u64 + 1).saturating_mul(b.len() as u64 + 1);
     if cells.saturating_mul(4) > cx.shared.config.hot.bulk_bytes_max.load(Relaxed) {

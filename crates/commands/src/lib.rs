@@ -34,6 +34,7 @@ mod info;
 mod introspect;
 pub mod latency;
 mod lcs;
+mod list;
 mod memory;
 pub mod monitor;
 mod redact;

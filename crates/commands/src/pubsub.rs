@@ -508,18 +508,17 @@ const KEYSPACE: u32 = 1 << 30;
 /// `E`: events under `__keyevent@db__:event`.
 const KEYEVENT: u32 = 1 << 31;
 
-/// Letters of `notify-keyspace-events` with their bits. Letters of types that have no commands yet
-/// are accepted and match nothing.
+/// Letters of `notify-keyspace-events` with their bits. That of modules' keys matches nothing.
 const NOTIFY: &[(char, u32)] = &[
     ('g', Class::GENERIC.0),
     ('$', Class::STRING.0),
-    ('l', 1 << 16),
-    ('s', 1 << 17),
-    ('h', 1 << 18),
-    ('z', 1 << 19),
+    ('l', Class::LIST.0),
+    ('s', Class::SET.0),
+    ('h', Class::HASH.0),
+    ('z', Class::SORTED_SET.0),
     ('x', Class::EXPIRED.0),
     ('e', Class::EVICTED.0),
-    ('t', 1 << 20),
+    ('t', Class::STREAM.0),
     ('d', 1 << 21),
 ];
 const NOTIFY_OTHERS: &[(char, u32)] =

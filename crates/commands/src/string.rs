@@ -246,7 +246,7 @@ pub(crate) fn check_length(cx: &Cx<'_>, len: usize) -> Outcome {
 }
 
 fn get(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    reply_value(&mut cx.reply, cx.keys.get(args.get(1)));
+    reply_value(&mut cx.reply, cx.keys.string(args.get(1))?);
     Ok(())
 }
 
@@ -320,7 +320,7 @@ fn set_with_options(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     };
     let key = args.get(1);
     let found = if options.get {
-        let entry = cx.keys.get(key);
+        let entry = cx.keys.string(key)?;
         reply_value(&mut cx.reply, entry);
         entry.is_some()
     } else {
@@ -375,13 +375,13 @@ fn set_with_time(cx: &mut Cx<'_>, args: Args<'_>, unit: TimeUnit) -> Outcome {
 
 fn getset(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let key = args.get(1);
-    reply_value(&mut cx.reply, cx.keys.get(key));
+    reply_value(&mut cx.reply, cx.keys.string(key)?);
     cx.keys.set(key, payload_of(args, 2), Ttl::Clear, Event::Set);
     Ok(())
 }
 
 fn getdel(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    let entry = cx.keys.get(args.get(1));
+    let entry = cx.keys.string(args.get(1))?;
     reply_value(&mut cx.reply, entry);
     if entry.is_some() {
         cx.keys.delete(args.get(1), Event::Del);
@@ -392,7 +392,7 @@ fn getdel(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 fn getex(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let options = parse_options(args, true)?;
     let key = args.get(1);
-    if cx.keys.get(key).is_none() {
+    if cx.keys.string(key)?.is_none() {
         cx.reply.null();
         return Ok(());
     }
@@ -419,7 +419,7 @@ fn getex(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 fn mget(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     cx.reply.array(args.len() - 1);
     for key in args.iter_from(1) {
-        reply_value(&mut cx.reply, cx.keys.get(key));
+        reply_value(&mut cx.reply, cx.keys.string(key).unwrap_or_default());
     }
     Ok(())
 }
@@ -452,14 +452,14 @@ fn msetnx(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 }
 
 fn strlen(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    let len = cx.keys.get(args.get(1)).map_or(0, |entry| entry.value().len());
+    let len = cx.keys.string(args.get(1))?.map_or(0, |entry| entry.value().len());
     cx.reply.int(len as i64);
     Ok(())
 }
 
 fn append(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let (key, tail) = (args.get(1), args.get(2));
-    let Some(len) = cx.keys.get_uncounted(key).map(|entry| entry.value().len()) else {
+    let Some(len) = cx.keys.string_uncounted(key)?.map(|entry| entry.value().len()) else {
         cx.keys.set(key, payload_of(args, 2), Ttl::Clear, Event::Append);
         cx.reply.int(tail.len() as i64);
         return Ok(());
@@ -477,7 +477,7 @@ fn setrange(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let Ok(offset) = usize::try_from(offset) else {
         return Err(ReplyError::Text("ERR offset is out of range"));
     };
-    let len = cx.keys.get_uncounted(key).map_or(0, |entry| entry.value().len());
+    let len = cx.keys.string_uncounted(key)?.map_or(0, |entry| entry.value().len());
     if bytes.is_empty() {
         cx.reply.int(len as i64);
         return Ok(());
@@ -503,7 +503,7 @@ pub(crate) fn resolve_range(start: i64, end: i64, len: usize) -> Option<(usize, 
 fn getrange(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let start = number::parse_i64(args.get(2)).ok_or(ReplyError::NotAnInteger)?;
     let end = number::parse_i64(args.get(3)).ok_or(ReplyError::NotAnInteger)?;
-    let value = cx.keys.get(args.get(1)).map_or(&b""[..], |entry| entry.value());
+    let value = cx.keys.string(args.get(1))?.map_or(&b""[..], |entry| entry.value());
     let part = resolve_range(start, end, value.len()).map_or(&b""[..], |(a, b)| &value[a..=b]);
     cx.reply.bulk(part);
     Ok(())

@@ -6,6 +6,7 @@
 //! Integers are little-endian. The framing (length, checksum) belongs to whoever stores records.
 
 use crate::event::Event;
+use hypercache_store::types::{Kind, Object};
 use hypercache_store::{Db, Key, Payload, Ttl};
 
 /// What happened to a key or a database.
@@ -27,6 +28,25 @@ pub enum Change<'a> {
         /// What was written.
         bytes: &'a [u8],
     },
+    /// The key holds the collection that these operations build (see [`Object::encode`]), with this
+    /// deadline or none.
+    Object {
+        /// Its type.
+        kind: Kind,
+        /// The operations, each with its length before it.
+        ops: &'a [u8],
+        /// When the key expires.
+        deadline: Option<u64>,
+    },
+    /// This operation was applied to the key's collection; a missing key is made.
+    Op {
+        /// The collection's type.
+        kind: Kind,
+        /// The operation in the form of its type.
+        op: &'a [u8],
+    },
+    /// Nothing: the record only tells the event of the changes before it.
+    Nothing,
     /// Only the deadline changed.
     Deadline(Option<u64>),
     /// The key is gone.
@@ -76,6 +96,9 @@ pub fn encode(effect: &Effect<'_>, out: &mut Vec<u8>) {
         Change::Del => (3, None),
         Change::Flush => (4, None),
         Change::Swap(_) => (5, None),
+        Change::Object { deadline, .. } => (6, deadline),
+        Change::Op { .. } => (7, None),
+        Change::Nothing => (8, None),
     };
     let new = if effect.is_new { FLAG_NEW } else { 0 };
     let timed = if deadline.is_some() { FLAG_DEADLINE } else { 0 };
@@ -93,7 +116,11 @@ pub fn encode(effect: &Effect<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(bytes);
         }
         Change::Swap(other) => out.push(other),
-        Change::Deadline(_) | Change::Del | Change::Flush => {}
+        Change::Object { kind, ops: bytes, .. } | Change::Op { kind, op: bytes } => {
+            out.push(kind as u8);
+            out.extend_from_slice(bytes);
+        }
+        Change::Deadline(_) | Change::Del | Change::Flush | Change::Nothing => {}
     }
 }
 
@@ -126,6 +153,9 @@ pub fn decode(record: &[u8]) -> Result<Effect<'_>, DecodeError> {
         3 => Change::Del,
         4 => Change::Flush,
         5 => Change::Swap(reader.array::<1>()?[0]),
+        6 => Change::Object { kind: reader.kind()?, ops: reader.rest(), deadline },
+        7 => Change::Op { kind: reader.kind()?, op: reader.rest() },
+        8 => Change::Nothing,
         _ => return Err(DecodeError),
     };
     if !reader.0.is_empty() || db >= 16 || matches!(change, Change::Swap(16..)) {
@@ -153,10 +183,16 @@ impl<'a> Reader<'a> {
     fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }
+
+    fn kind(&mut self) -> Result<Kind, DecodeError> {
+        let [number] = self.array()?;
+        Kind::try_from_number(number).filter(|kind| *kind != Kind::String).ok_or(DecodeError)
+    }
 }
 
 /// Applies an effect to the databases of a partition. `db(i)` gives database `i`; [`Change::Flush`]
 /// and [`Change::Swap`] concern whole databases and are left to the caller: then this returns false.
+/// An operation that does not fit what the key holds changes nothing.
 pub fn apply(effect: &Effect<'_>, hash: u64, db: &mut Db) -> bool {
     let key = Key::new(effect.key, hash);
     match effect.change {
@@ -168,6 +204,13 @@ pub fn apply(effect: &Effect<'_>, hash: u64, db: &mut Db) -> bool {
                 value[offset as usize..][..bytes.len()].copy_from_slice(bytes);
             });
         }
+        Change::Object { kind, ops, deadline } => {
+            if let Some(object) = Object::decode(kind, ops) {
+                db.set_object(key, Box::new(object), deadline.map_or(Ttl::Clear, Ttl::At), 0);
+            }
+        }
+        Change::Op { kind, op } => apply_op(key, kind, op, db),
+        Change::Nothing => {}
         Change::Deadline(deadline) => {
             db.set_ttl(key, deadline.map_or(Ttl::Clear, Ttl::At));
         }
@@ -175,6 +218,21 @@ pub fn apply(effect: &Effect<'_>, hash: u64, db: &mut Db) -> bool {
         Change::Flush | Change::Swap(_) => return false,
     }
     true
+}
+
+fn apply_op(key: Key<'_>, kind: Kind, op: &[u8], db: &mut Db) {
+    let edited = db.edit_object(key, 0, |object| {
+        if object.kind() == kind {
+            object.apply_encoded(op);
+        }
+    });
+    if edited.is_none()
+        && db.get(key).is_none()
+        && let Some(mut object) = Object::new(kind)
+        && object.apply_encoded(op)
+    {
+        db.set_object(key, Box::new(object), Ttl::Clear, 0);
+    }
 }
 
 #[cfg(test)]
@@ -189,12 +247,15 @@ mod tests {
             Change::Deadline(Some(5)),
             Change::Deadline(None),
             Change::Del,
+            Change::Object { kind: Kind::List, ops: b"ops", deadline: Some(9) },
+            Change::Op { kind: Kind::List, op: b"" },
+            Change::Nothing,
             Change::Flush,
             Change::Swap(3),
         ];
         let make = |(i, change)| Effect {
             db: i as u8,
-            key: if i < 6 { b"key" } else { b"" },
+            key: if i < 9 { b"key" } else { b"" },
             change,
             event: Event::ALL[i],
             is_new: i % 2 == 0,

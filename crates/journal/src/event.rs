@@ -17,6 +17,16 @@ impl Class {
     pub const NEW: Class = Class(1 << 4);
     /// `m`: a key that was read is not there. Not a write, so never in a log.
     pub const MISS: Class = Class(1 << 5);
+    /// `l`: list commands.
+    pub const LIST: Class = Class(1 << 6);
+    /// `s`: set commands.
+    pub const SET: Class = Class(1 << 7);
+    /// `h`: hash commands.
+    pub const HASH: Class = Class(1 << 8);
+    /// `z`: sorted-set commands.
+    pub const SORTED_SET: Class = Class(1 << 9);
+    /// `t`: stream commands.
+    pub const STREAM: Class = Class(1 << 10);
 }
 
 macro_rules! events {
@@ -66,6 +76,53 @@ events! {
     Evicted "evicted" EVICTED,
     New "new" NEW,
     Silent "" GENERIC,
+    LPush "lpush" LIST,
+    RPush "rpush" LIST,
+    LInsert "linsert" LIST,
+    LSet "lset" LIST,
+    LTrim "ltrim" LIST,
+    LRem "lrem" LIST,
+    LPop "lpop" LIST,
+    RPop "rpop" LIST,
+    SortStore "sortstore" LIST,
+    SAdd "sadd" SET,
+    SRem "srem" SET,
+    SPop "spop" SET,
+    SInterStore "sinterstore" SET,
+    SUnionStore "sunionstore" SET,
+    SDiffStore "sdiffstore" SET,
+    HSet "hset" HASH,
+    HIncrBy "hincrby" HASH,
+    HIncrByFloat "hincrbyfloat" HASH,
+    HDel "hdel" HASH,
+    HExpire "hexpire" HASH,
+    HPersist "hpersist" HASH,
+    HExpired "hexpired" HASH,
+    ZAdd "zadd" SORTED_SET,
+    ZIncr "zincr" SORTED_SET,
+    ZRem "zrem" SORTED_SET,
+    ZRemRangeByScore "zremrangebyscore" SORTED_SET,
+    ZRemRangeByRank "zremrangebyrank" SORTED_SET,
+    ZRemRangeByLex "zremrangebylex" SORTED_SET,
+    ZPopMin "zpopmin" SORTED_SET,
+    ZPopMax "zpopmax" SORTED_SET,
+    ZUnionStore "zunionstore" SORTED_SET,
+    ZInterStore "zinterstore" SORTED_SET,
+    ZDiffStore "zdiffstore" SORTED_SET,
+    ZRangeStore "zrangestore" SORTED_SET,
+    GeoSearchStore "geosearchstore" SORTED_SET,
+    GeoRadiusStore "georadiusstore" SORTED_SET,
+    XAdd "xadd" STREAM,
+    XDel "xdel" STREAM,
+    XTrim "xtrim" STREAM,
+    XSetId "xsetid" STREAM,
+    XGroupCreate "xgroup-create" STREAM,
+    XGroupCreateConsumer "xgroup-createconsumer" STREAM,
+    XGroupDestroy "xgroup-destroy" STREAM,
+    XGroupDelConsumer "xgroup-delconsumer" STREAM,
+    XGroupSetId "xgroup-setid" STREAM,
+    PfAdd "pfadd" STRING,
+    Restore "restore" GENERIC,
 }
 
 impl Event {

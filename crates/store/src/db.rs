@@ -7,6 +7,7 @@
 
 use crate::mem::entry::{Blob, EntryPtr, INLINE_MAX, OwnedEntry};
 use crate::table::{Core, Hint, Place, Table};
+use crate::types::{Kind, Object};
 use crate::wheel::Wheel;
 use hypercache_stdx::hash::KeyHasher;
 use std::sync::Arc;
@@ -86,7 +87,21 @@ impl<'a> EntryRef<'a> {
         self.entry.key()
     }
 
-    /// The value's bytes.
+    /// The type of the value.
+    #[inline]
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.entry.kind()
+    }
+
+    /// The value, of a key that holds no string.
+    #[inline]
+    #[must_use]
+    pub fn object(&self) -> Option<&'a Object> {
+        self.entry.object()
+    }
+
+    /// The value's bytes, of a key that holds a string.
     #[inline]
     #[must_use]
     pub fn value(&self) -> &'a [u8] {
@@ -99,7 +114,7 @@ impl<'a> EntryRef<'a> {
         self.entry.blob()
     }
 
-    /// The value as something that can be stored again.
+    /// The string as something that can be stored again.
     #[must_use]
     pub fn payload(&self) -> Payload<'a> {
         match self.blob() {
@@ -168,13 +183,13 @@ impl Removed {
         self.0.entry().key()
     }
 
-    /// The value.
+    /// Takes the value out, of a key that held no string.
     #[must_use]
-    pub fn value(&self) -> &[u8] {
-        self.0.entry().value()
+    pub fn take_object(&mut self) -> Option<Box<Object>> {
+        self.0.entry().take_object()
     }
 
-    /// The value as something that can be stored again.
+    /// The string as something that can be stored again.
     #[must_use]
     pub fn payload(&self) -> Payload<'_> {
         EntryRef::new(self.0.entry()).payload()
@@ -197,6 +212,17 @@ impl Removed {
     pub fn bytes_used(&self) -> usize {
         self.0.entry().bytes_used()
     }
+}
+
+/// What was under a key before something was stored there.
+#[derive(Debug)]
+pub enum Was {
+    /// Nothing.
+    Missing,
+    /// A value that the new one was written over.
+    Overwritten,
+    /// This.
+    Replaced(Removed),
 }
 
 /// See the module's text. The table comes first, so that it is on the same cache line as the start.
@@ -287,12 +313,12 @@ impl Db {
         Live::Is(EntryRef::new(entry))
     }
 
-    /// Stores a value under `key`. Returns whether the key was there before.
+    /// Stores a string under `key`, whatever it held.
     #[inline]
-    pub fn set(&mut self, key: Key<'_>, value: Payload<'_>, ttl: Ttl, seconds: u32) -> bool {
+    pub fn set(&mut self, key: Key<'_>, value: Payload<'_>, ttl: Ttl, seconds: u32) -> Was {
         let Some(place) = self.table.find(key) else {
             self.insert(key, value, ttl, seconds);
-            return false;
+            return Was::Missing;
         };
         let entry = place.entry();
         let has_room = !matches!(ttl, Ttl::At(_)) || entry.has_deadline_slot();
@@ -303,15 +329,48 @@ impl Db {
             entry.set_raw(false);
             entry.set_access(seconds);
             self.set_ttl_in_place(key.hash, entry, ttl);
-            return true;
+            return Was::Overwritten;
         }
-        self.replace(key, place, value, ttl, seconds);
-        true
+        Was::Replaced(self.replace(key, place, value, ttl, seconds))
+    }
+
+    /// Stores an object under `key`, whatever it held.
+    pub fn set_object(&mut self, key: Key<'_>, object: Box<Object>, ttl: Ttl, seconds: u32) -> Was {
+        let Some(place) = self.table.find(key) else {
+            let owned = OwnedEntry::object(key.bytes, object, matches!(ttl, Ttl::At(_)));
+            self.insert_entry(key, owned, ttl, seconds);
+            return Was::Missing;
+        };
+        let deadline = deadline_after(place.entry().deadline(), ttl);
+        let owned = OwnedEntry::object(key.bytes, object, deadline.is_some());
+        owned.entry().set_access(seconds);
+        Was::Replaced(self.swap_entry(key.hash, place, owned, deadline))
+    }
+
+    /// Changes the object that `key` holds, and keeps the account. `None` if it holds none.
+    #[inline]
+    pub fn edit_object<R>(
+        &mut self,
+        key: Key<'_>,
+        seconds: u32,
+        f: impl FnOnce(&mut Object) -> R,
+    ) -> Option<R> {
+        let entry = self.table.find(key)?.entry();
+        let object = entry.object_mut()?;
+        let before = object.bytes();
+        let result = f(object);
+        self.entry_bytes = self.entry_bytes + object.bytes() - before;
+        entry.set_access(seconds);
+        Some(result)
     }
 
     fn insert(&mut self, key: Key<'_>, value: Payload<'_>, ttl: Ttl, seconds: u32) {
-        let deadline = if let Ttl::At(at) = ttl { Some(at) } else { None };
-        let owned = create(key.bytes, value, deadline.is_some());
+        let owned = create(key.bytes, value, matches!(ttl, Ttl::At(_)));
+        self.insert_entry(key, owned, ttl, seconds);
+    }
+
+    fn insert_entry(&mut self, key: Key<'_>, owned: OwnedEntry, ttl: Ttl, seconds: u32) {
+        let deadline = deadline_after(None, ttl);
         let entry = owned.entry();
         entry.set_access(seconds);
         self.entry_bytes += entry.bytes_used();
@@ -321,20 +380,28 @@ impl Db {
         }
     }
 
-    fn replace(&mut self, key: Key<'_>, place: Place, value: Payload<'_>, ttl: Ttl, seconds: u32) {
-        let old = place.entry();
-        let deadline = match ttl {
-            Ttl::Keep => old.deadline(),
-            Ttl::Clear => None,
-            Ttl::At(at) => Some(at),
-        };
+    fn replace(
+        &mut self,
+        key: Key<'_>,
+        place: Place,
+        value: Payload<'_>,
+        ttl: Ttl,
+        seconds: u32,
+    ) -> Removed {
+        let deadline = deadline_after(place.entry().deadline(), ttl);
         let entry = create(key.bytes, value, deadline.is_some());
         entry.entry().set_access(seconds);
-        self.swap_entry(key.hash, place, entry, deadline);
+        self.swap_entry(key.hash, place, entry, deadline)
     }
 
-    /// Puts `entry` in the place of the key's old one and carries its deadline over.
-    fn swap_entry(&mut self, hash: u64, place: Place, new: OwnedEntry, deadline: Option<u64>) {
+    /// Puts `entry` in the place of the key's old one, which is returned, and sets its deadline.
+    fn swap_entry(
+        &mut self,
+        hash: u64,
+        place: Place,
+        new: OwnedEntry,
+        deadline: Option<u64>,
+    ) -> Removed {
         let entry = new.entry();
         let owned_old = place.replace(new);
         let old = owned_old.entry();
@@ -348,6 +415,7 @@ impl Db {
         } else if old.deadline().is_some() {
             self.expires -= 1;
         }
+        Removed(owned_old)
     }
 
     /// Sets the deadline of an entry that has room for it, and keeps count and index.
@@ -401,9 +469,10 @@ impl Db {
             && !entry.has_deadline_slot()
         {
             let (raw, access, before) = (entry.is_raw(), entry.access(), entry.bytes_used());
-            let copy = match entry.take_blob() {
-                Some(blob) => OwnedEntry::external(key.bytes, blob, true),
-                None => OwnedEntry::inline(key.bytes, entry.value(), true),
+            let copy = match (entry.take_object(), entry.take_blob()) {
+                (Some(object), _) => OwnedEntry::object(key.bytes, object, true),
+                (None, Some(blob)) => OwnedEntry::external(key.bytes, blob, true),
+                (None, None) => OwnedEntry::inline(key.bytes, entry.value(), true),
             };
             self.entry_bytes -= before - entry.bytes_used();
             copy.entry().set_raw(raw);
@@ -415,7 +484,7 @@ impl Db {
         true
     }
 
-    /// Makes the value of `key` exactly `len` bytes long (new bytes are zero, a missing key is
+    /// Makes the string of `key` exactly `len` bytes long (new bytes are zero, a missing key is
     /// made) and hands it out for writing. Keeps the deadline.
     pub fn edit(&mut self, key: Key<'_>, len: usize, seconds: u32, f: impl FnOnce(&mut [u8])) {
         let place = match self.table.find(key) {
@@ -548,6 +617,15 @@ impl Db {
     /// An entry at random; `random(n)` must give a number below `n`.
     pub fn random(&self, random: impl FnMut(u64) -> u64) -> Option<EntryRef<'_>> {
         self.table.random(random).map(EntryRef::new)
+    }
+}
+
+/// The deadline of a key after a write, where it was `old`.
+fn deadline_after(old: Option<u64>, ttl: Ttl) -> Option<u64> {
+    match ttl {
+        Ttl::Keep => old,
+        Ttl::Clear => None,
+        Ttl::At(at) => Some(at),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
-use hypercache_store::{Db, Key, Payload, Ttl};
+use hypercache_store::types::{Collection, Held, List, ListOp};
+use hypercache_store::{Db, EntryRef, Key, Payload, Ttl, Was};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ enum Step {
     Set { key: u16, len: usize, shared: bool, ttl: Option<Option<u64>> },
     SetTtl { key: u16, ttl: Option<u64> },
     Edit { key: u16, len: usize, at: usize },
+    Push { key: u16, count: usize },
+    SetList { key: u16, count: usize, ttl: Option<u64> },
     Remove { key: u16 },
     Get { key: u16 },
     Expire { after_ms: u64, max: usize },
@@ -41,6 +44,9 @@ fn any_step() -> impl Strategy<Value = Step> {
             .prop_map(|(key, len, shared, ttl)| Step::Set { key, len, shared, ttl }),
         2 => (key(), proptest::option::of(after())).prop_map(|(key, ttl)| Step::SetTtl { key, ttl }),
         2 => (key(), any_len(), any::<usize>()).prop_map(|(key, len, at)| Step::Edit { key, len, at }),
+        2 => (key(), 1usize..3000).prop_map(|(key, count)| Step::Push { key, count }),
+        2 => (key(), 1usize..50, proptest::option::of(after()))
+            .prop_map(|(key, count, ttl)| Step::SetList { key, count, ttl }),
         2 => key().prop_map(|key| Step::Remove { key }),
         2 => key().prop_map(|key| Step::Get { key }),
         1 => (1u64..3000, 1usize..200).prop_map(|(after_ms, max)| Step::Expire { after_ms, max }),
@@ -48,9 +54,27 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    String(Vec<u8>),
+    List(Vec<Vec<u8>>),
+}
+
+impl Value {
+    fn of(entry: EntryRef<'_>) -> Value {
+        match entry.object() {
+            None => Value::String(entry.value().to_vec()),
+            Some(object) => {
+                let list = List::of(object).expect("there are lists only");
+                Value::List(list.iter().map(|item| item.to_vec()).collect())
+            }
+        }
+    }
+}
+
 #[derive(Default)]
 struct Model {
-    keys: BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>,
+    keys: BTreeMap<Vec<u8>, (Value, Option<u64>)>,
 }
 
 struct Pair {
@@ -77,14 +101,15 @@ impl Pair {
             Step::Set { key, len, shared, ttl } => self.set(&key_bytes(key), len, shared, ttl),
             Step::SetTtl { key, ttl } => self.set_ttl(&key_bytes(key), ttl),
             Step::Edit { key, len, at } => self.edit(&key_bytes(key), len, at),
+            Step::Push { key, count } => self.push(&key_bytes(key), count),
+            Step::SetList { key, count, ttl } => self.set_list(&key_bytes(key), count, ttl),
             Step::Remove { key } => {
                 let bytes = key_bytes(key);
                 let removed = self.db.remove(self.key(&bytes));
                 let expected = self.model.keys.remove(&bytes);
                 assert_eq!(removed.is_some(), expected.is_some());
-                if let (Some(removed), Some((value, deadline))) = (removed, expected) {
-                    assert_eq!((removed.key(), removed.value()), (&bytes[..], &value[..]));
-                    assert_eq!(removed.deadline(), deadline);
+                if let (Some(removed), Some((_, deadline))) = (removed, expected) {
+                    assert_eq!((removed.key(), removed.deadline()), (&bytes[..], deadline));
                 }
             }
             Step::Get { key } => self.check_key(&key_bytes(key)),
@@ -115,8 +140,41 @@ impl Pair {
         };
         let existed = old.is_some();
         let key = self.key(bytes);
-        assert_eq!(self.db.set(key, payload, ttl, 7), existed);
-        self.model.keys.insert(bytes.to_vec(), (value, deadline));
+        let was = self.db.set(key, payload, ttl, 7);
+        assert_eq!(!matches!(was, Was::Missing), existed);
+        self.model.keys.insert(bytes.to_vec(), (Value::String(value), deadline));
+        self.check_key(bytes);
+    }
+
+    fn items(&mut self, count: usize) -> Vec<Vec<u8>> {
+        self.fill = self.fill.wrapping_add(1);
+        (0..count).map(|n| format!("item {n} {}", self.fill).into_bytes()).collect()
+    }
+
+    fn set_list(&mut self, bytes: &[u8], count: usize, ttl: Option<u64>) {
+        let items = self.items(count);
+        let mut list = List::default();
+        items.iter().for_each(|item| list.apply(ListOp::PushBack(item)));
+        let deadline = ttl.map(|after| self.now_ms + after);
+        let key = self.key(bytes);
+        let object = Box::new(list.into_object());
+        self.db.set_object(key, object, deadline.map_or(Ttl::Clear, Ttl::At), 3);
+        self.model.keys.insert(bytes.to_vec(), (Value::List(items), deadline));
+        self.check_key(bytes);
+    }
+
+    fn push(&mut self, bytes: &[u8], count: usize) {
+        let items = self.items(count);
+        let key = self.key(bytes);
+        let push = self.db.edit_object(key, 4, |object| {
+            let list = List::of_mut(object).expect("there are lists only");
+            items.iter().for_each(|item| list.apply(ListOp::PushBack(item)));
+        });
+        let model = self.model.keys.get_mut(bytes);
+        assert_eq!(push.is_some(), matches!(model, Some((Value::List(_), _))));
+        if let Some((Value::List(list), _)) = model {
+            list.extend(items);
+        }
         self.check_key(bytes);
     }
 
@@ -140,10 +198,14 @@ impl Pair {
                 value[at] = fill;
             }
         };
-        self.db.edit(key, len, 9, write);
-        let (value, _) = self.model.keys.entry(bytes.to_vec()).or_default();
-        value.resize(len, 0);
-        write(value);
+        let old = self.model.keys.entry(bytes.to_vec());
+        let (value, _) = old.or_insert((Value::String(Vec::new()), None));
+        // Whoever edits a string looked at the type first.
+        if let Value::String(value) = value {
+            self.db.edit(key, len, 9, write);
+            value.resize(len, 0);
+            write(value);
+        }
         self.check_key(bytes);
     }
 
@@ -153,7 +215,7 @@ impl Pair {
         assert_eq!(entry.is_some(), expected.is_some());
         if let (Some(entry), Some((value, deadline))) = (entry, expected) {
             assert_eq!(entry.key(), bytes);
-            assert!(entry.value() == value, "the value differs");
+            assert!(Value::of(entry) == *value, "the value differs");
             assert_eq!(entry.deadline(), *deadline);
         }
     }

@@ -8,7 +8,7 @@ use hypercache_stdx::hash::KeyHasher;
 use hypercache_store::Db;
 use std::collections::BTreeMap;
 
-/// Value and deadline, by database and key.
+/// Value (of a collection, its canonical form) and deadline, by database and key.
 pub type Dataset = BTreeMap<(usize, Vec<u8>), (Vec<u8>, Option<u64>)>;
 
 /// Settings under which all effects are kept.
@@ -17,7 +17,8 @@ pub const KEEP_ALL: &[(&str, &str)] =
 
 fn collect(db: &Db, number: usize, into: &mut Dataset) {
     db.for_each(|e| {
-        into.insert((number, e.key().to_vec()), (e.value().to_vec(), e.deadline()));
+        let value = e.object().map_or_else(|| e.value().to_vec(), |object| object.canonical());
+        into.insert((number, e.key().to_vec()), (value, e.deadline()));
     });
 }
 

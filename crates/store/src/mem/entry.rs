@@ -11,6 +11,9 @@
 //! part is the pointer to it: a reply can then hold the blob instead of copying it, and a value
 //! that arrived in one piece becomes the blob without a copy.
 //!
+//! The low three bits of the flags are the [`Kind`]. An entry that is no string has a pointer to its
+//! [`Object`] as value part, whatever the object's size.
+//!
 //! `access` belongs to the eviction policy and OBJECT IDLETIME (seconds of the server's clock).
 //!
 //! # Safety of the module
@@ -19,6 +22,7 @@
 //! borrow only, and an entry is destroyed only by the drop of an `OwnedEntry`.
 
 use super::class_size;
+use crate::types::{Kind, Object};
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -33,6 +37,7 @@ pub type Blob = Vec<u8>;
 const NO_DEADLINE: u64 = u64::MAX;
 
 const HEADER: usize = 8;
+const KIND: u8 = 0x07;
 const EXPIRY: u8 = 0x10;
 const EXTERNAL: u8 = 0x20;
 const RAW: u8 = 0x40;
@@ -67,8 +72,8 @@ impl Shape {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct EntryPtr(NonNull<u8>);
 
-// SAFETY: an entry is plain bytes plus an `Arc<Blob>`, both of which may move between threads; the
-// partition's lock orders all access.
+// SAFETY: an entry is plain bytes plus an `Arc<Blob>` or a `Box<Object>`, all of which may move
+// between threads; the partition's lock orders all access.
 unsafe impl Send for EntryPtr {}
 
 impl EntryPtr {
@@ -95,12 +100,13 @@ impl EntryPtr {
         this
     }
 
-    /// Frees the entry and its share of the blob.
+    /// Frees the entry with its object or its share of the blob.
     ///
     /// # Safety
     /// No reference into the entry may be alive and the handle (and its copies) is dead after.
     unsafe fn destroy(self) {
         drop(self.take_blob());
+        drop(self.take_object());
         let layout = layout_of(self.shape().class());
         // SAFETY: allocated in `allocate` with this same layout, and the caller gave up all use.
         unsafe { std::alloc::dealloc(self.0.as_ptr(), layout) };
@@ -235,7 +241,57 @@ impl EntryPtr {
     }
 
     #[inline]
+    pub(crate) fn kind(self) -> Kind {
+        Kind::from_number(self.flags() & KIND)
+    }
+
+    #[inline]
+    fn is_string(self) -> bool {
+        self.flags() & KIND == 0
+    }
+
+    fn object_address(self) -> *mut Object {
+        usize::from_ne_bytes(self.read(self.value_offset())) as *mut Object
+    }
+
+    /// The object, of an entry that is no string.
+    #[inline]
+    pub(crate) fn object<'a>(self) -> Option<&'a Object> {
+        if self.is_string() {
+            return None;
+        }
+        // SAFETY: the pointer came from `Box::into_raw` and the entry owns the object. The lifetime
+        // is bound by the callers of this module to a borrow of the table.
+        Some(unsafe { &*self.object_address() })
+    }
+
+    /// The object for writing. The caller holds the table mutably.
+    #[inline]
+    pub(crate) fn object_mut<'a>(self) -> Option<&'a mut Object> {
+        if self.is_string() {
+            return None;
+        }
+        // SAFETY: as in `object`, and the caller's exclusive borrow of the table makes this the only
+        // reference.
+        Some(unsafe { &mut *self.object_address() })
+    }
+
+    /// Takes the object out; the entry is left as a string of eight bytes.
+    pub(crate) fn take_object(self) -> Option<Box<Object>> {
+        if self.is_string() {
+            return None;
+        }
+        let raw = self.object_address();
+        self.write(self.value_offset(), &[0; 8]);
+        self.set_flag(KIND, false);
+        // SAFETY: `raw` came from `Box::into_raw` in `OwnedEntry::object`, and the entry no longer
+        // has it.
+        Some(unsafe { Box::from_raw(raw) })
+    }
+
+    #[inline]
     pub(crate) fn value<'a>(self) -> &'a [u8] {
+        debug_assert!(self.is_string(), "only a string's bytes are its value");
         if !self.is_external() {
             return self.bytes(self.value_offset(), self.inline_len());
         }
@@ -245,7 +301,7 @@ impl EntryPtr {
 
     /// The inline value for writing. The caller holds the table mutably.
     pub(crate) fn value_mut<'a>(self) -> &'a mut [u8] {
-        debug_assert!(!self.is_external());
+        debug_assert!(!self.is_external() && self.is_string());
         let (offset, len) = (self.value_offset(), self.inline_len());
         // SAFETY: the offset is inside the allocation.
         let start = unsafe { self.0.as_ptr().add(offset) };
@@ -257,7 +313,7 @@ impl EntryPtr {
     /// Overwrites the value in place when the new one needs the same size class.
     #[inline]
     pub(crate) fn overwrite(self, value: &[u8]) -> bool {
-        if self.is_external() || value.len() > INLINE_MAX {
+        if self.flags() & (EXTERNAL | KIND) != 0 || value.len() > INLINE_MAX {
             return false;
         }
         let shape = self.shape();
@@ -314,12 +370,15 @@ impl EntryPtr {
         }
     }
 
-    /// Bytes that the entry and its blob take.
+    /// Bytes that the entry and its blob or object take.
     pub(crate) fn bytes_used(self) -> usize {
         self.shape().class() + self.external_bytes()
     }
 
     fn external_bytes(self) -> usize {
+        if let Some(object) = self.object() {
+            return class_size(size_of::<Object>()) + object.bytes();
+        }
         if !self.is_external() {
             return 0;
         }
@@ -347,6 +406,15 @@ impl OwnedEntry {
         let entry = EntryPtr::allocate(Shape::new(key.len(), 8, expiry), key);
         entry.set_flag(EXTERNAL, true);
         entry.write(entry.value_offset(), &(Arc::into_raw(blob) as usize).to_ne_bytes());
+        OwnedEntry(entry)
+    }
+
+    /// An entry that holds an object.
+    pub(crate) fn object(key: &[u8], object: Box<Object>, expiry: bool) -> Self {
+        let kind = object.kind();
+        let entry = EntryPtr::allocate(Shape::new(key.len(), 8, expiry), key);
+        entry.set_flag(kind as u8, true);
+        entry.write(entry.value_offset(), &(Box::into_raw(object) as usize).to_ne_bytes());
         OwnedEntry(entry)
     }
 

@@ -1,0 +1,190 @@
+//! Keys by the type of what they hold: strings, and collections with their changes.
+//!
+//! A command reads a collection with [`Keys::read`] and changes it with [`Keys::edit`], whose
+//! [`Editor`] is the one way to do so: every operation that it applies is told as an effect, a
+//! collection that was left empty goes with its key, and one that was not there is made by its first
+//! operation.
+
+use super::{History, Keys, discard};
+use crate::error::ReplyError;
+use hypercache_journal::{Change, Effect, Event};
+use hypercache_store::types::{Collection, Kind, Object, Operation};
+use hypercache_store::{EntryRef, Ttl, Was};
+use std::ops::Deref;
+
+/// A collection that a command changes. What it holds is read as if this were the collection.
+#[derive(Debug)]
+pub struct Editor<'e, T: Collection> {
+    value: &'e mut T,
+    history: &'e mut History,
+    db: u8,
+    key: &'e [u8],
+    /// Whether the next record is the first of a key that was not there.
+    is_new: bool,
+    is_changed: bool,
+}
+
+impl<T: Collection> Deref for Editor<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value
+    }
+}
+
+impl<T: Collection> Editor<'_, T> {
+    /// Makes a change, and tells of it if it was one.
+    #[inline]
+    pub fn apply(&mut self, op: T::Op<'_>) -> T::Done {
+        let done = self.value.apply(op);
+        if T::has_changed(&done) {
+            self.is_changed = true;
+            let is_new = std::mem::take(&mut self.is_new);
+            self.history.record_op(self.db, self.key, is_new, T::KIND, |out| op.encode(out));
+        }
+        done
+    }
+
+    /// Whether there was a change.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.is_changed
+    }
+
+    /// Tells subscribers what the changes so far are called.
+    #[inline]
+    pub fn event(&mut self, event: Event) {
+        self.history.record_event(self.db, self.key, event);
+    }
+}
+
+impl History {
+    /// Records an operation. It is put into its form only if the log is kept.
+    #[inline]
+    fn record_op(
+        &mut self,
+        db: u8,
+        key: &[u8],
+        is_new: bool,
+        kind: Kind,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let mut op = Vec::new();
+        if self.log.is_kept() {
+            encode(&mut op);
+        }
+        let change = Change::Op { kind, op: &op };
+        self.record(&Effect { db, key, change, event: Event::Silent, is_new });
+    }
+
+    #[inline]
+    fn record_event(&mut self, db: u8, key: &[u8], event: Event) {
+        if self.log.is_kept() {
+            self.record(&Effect { db, key, change: Change::Nothing, event, is_new: false });
+        }
+    }
+}
+
+/// An entry, if it is a string or missing.
+#[inline]
+fn only_string(entry: Option<EntryRef<'_>>) -> Result<Option<EntryRef<'_>>, ReplyError> {
+    match entry {
+        Some(entry) if entry.kind() != Kind::String => Err(ReplyError::WrongType),
+        entry => Ok(entry),
+    }
+}
+
+/// The collection of an entry, if it is of this type or missing.
+#[inline]
+fn only<T: Collection>(entry: Option<EntryRef<'_>>) -> Result<Option<&T>, ReplyError> {
+    let Some(entry) = entry else { return Ok(None) };
+    entry.object().and_then(T::of).map(Some).ok_or(ReplyError::WrongType)
+}
+
+impl Keys<'_> {
+    /// Reads a string: counts a hit or miss, notes the use.
+    #[inline]
+    pub fn string(&mut self, key: &[u8]) -> Result<Option<EntryRef<'_>>, ReplyError> {
+        only_string(self.get(key))
+    }
+
+    /// Reads a string on behalf of a write: no hit or miss.
+    #[inline]
+    pub fn string_uncounted(&mut self, key: &[u8]) -> Result<Option<EntryRef<'_>>, ReplyError> {
+        only_string(self.get_uncounted(key))
+    }
+
+    /// Reads a collection: counts a hit or miss, notes the use.
+    #[inline]
+    pub fn read<T: Collection>(&mut self, key: &[u8]) -> Result<Option<&T>, ReplyError> {
+        only(self.get(key))
+    }
+
+    /// Reads a collection on behalf of a write: no hit or miss.
+    #[inline]
+    pub fn read_uncounted<T: Collection>(&mut self, key: &[u8]) -> Result<Option<&T>, ReplyError> {
+        only(self.get_uncounted(key))
+    }
+
+    /// Changes a collection; see the module's text.
+    ///
+    /// # Errors
+    /// If the key holds another type.
+    #[inline]
+    pub fn edit<T: Collection, R>(
+        &mut self,
+        key: &[u8],
+        f: impl FnOnce(&mut Editor<'_, T>) -> R,
+    ) -> Result<R, ReplyError> {
+        let is_there = self.read_uncounted::<T>(key)?.is_some();
+        let (db_number, seconds) = (self.db, self.now_s);
+        let (db, history, key) = self.write_to(key);
+        let change = |value: &mut T, is_new| {
+            let key = key.bytes;
+            let mut editor =
+                Editor { value, history, db: db_number, key, is_new, is_changed: false };
+            let result = f(&mut editor);
+            (result, editor.is_changed, editor.value.is_empty())
+        };
+        let (result, is_changed, is_empty) = if is_there {
+            let edit = |object: &mut Object| T::of_mut(object).map(|value| change(value, false));
+            db.edit_object(key, seconds, edit).flatten().ok_or(ReplyError::WrongType)?
+        } else {
+            let mut value = T::default();
+            let changed = change(&mut value, true);
+            if let (_, true, false) = changed {
+                db.set_object(key, Box::new(value.into_object()), Ttl::Clear, seconds);
+            }
+            changed
+        };
+        if is_changed && is_empty {
+            db.remove(key).into_iter().for_each(discard);
+            let (key, change, event) = (key.bytes, Change::Del, Event::Del);
+            history.record(&Effect { db: db_number, key, change, event, is_new: false });
+        }
+        Ok(result)
+    }
+
+    /// Stores a collection as a whole under `key`, whatever it held. An empty one is not stored:
+    /// then the key goes.
+    pub fn put_object(&mut self, key: &[u8], object: Object, ttl: Ttl, event: Event) {
+        if object.is_empty() {
+            self.delete(key, Event::Del);
+            return;
+        }
+        let (db_number, seconds) = (self.db, self.now_s);
+        let (db, history, key) = self.write_to(key);
+        let (kind, mut ops) = (object.kind(), Vec::new());
+        if history.log.is_kept() {
+            object.encode(&mut ops);
+        }
+        let was = db.set_object(key, Box::new(object), ttl, seconds);
+        let deadline = db.get(key).and_then(|entry| entry.deadline());
+        let change = Change::Object { kind, ops: &ops, deadline };
+        let is_new = matches!(was, Was::Missing);
+        history.record(&Effect { db: db_number, key: key.bytes, change, event, is_new });
+        if let Was::Replaced(old) = was {
+            discard(old);
+        }
+    }
+}
