@@ -487,8 +487,8 @@ fn hold(keys: &mut Held<'_>, shared: &Shared, request: &Request<'_>, entry: &'st
     match entry.row.keys {
         Keys::None | Keys::Each => {}
         Keys::All => keys.hold_all(),
-        Keys::Range { .. } | Keys::Two(..) if !entry.locks_keys => {}
-        Keys::Range { .. } | Keys::Two(..) => {
+        _ if !entry.locks_keys => {}
+        Keys::Range { .. } | Keys::Counted { .. } | Keys::Two(..) => {
             let mut partitions = Vec::with_capacity(8);
             add_partitions(shared, entry, request.args, &mut partitions);
             keys.hold_many(&mut partitions);
@@ -506,7 +506,7 @@ pub(crate) fn add_partitions(
     match entry.row.keys {
         Keys::All | Keys::Each => partitions.extend(0..PARTITIONS as u16),
         _ if !entry.locks_keys => {}
-        keys => keys.for_each(args.len(), &mut |i, _| {
+        keys => keys.for_each(args, &mut |i, _| {
             partitions.push(crate::keyspace::partition_of(args.get(i)));
         }),
     }

@@ -3,7 +3,7 @@
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::syntax::{self, Argument};
-use crate::table::{Acl, Command, Entry, Flags, Group, KeyFlags, table};
+use crate::table::{Acl, Command, Entry, Flags, Group, KeyFlags, Keys, table};
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::Reply;
 use hypercache_stdx::glob::glob_match;
@@ -136,12 +136,8 @@ fn write_names<T: std::fmt::Display>(reply: &mut Reply<'_>, names: impl Iterator
 
 fn write_info(reply: &mut Reply<'_>, entry: &Entry) {
     let row = entry.row;
-    let ranges = row.keys.ranges();
-    let first = ranges.iter().map(|range| range.0).min().unwrap_or(0);
-    // A negative last key counts from the end, so it lies behind any other.
-    let from_end = ranges.iter().map(|range| range.1).find(|last| *last < 0);
-    let last = from_end.or(ranges.iter().map(|range| range.1).max()).unwrap_or(0);
-    let step = ranges.first().map_or(0, |range| range.2);
+    let specs = row.keys.specs();
+    let (first, last, step) = legacy_range(&specs);
     reply.array(10);
     reply.bulk(entry.full_name.as_bytes());
     reply.int(i64::from(row.arity));
@@ -154,34 +150,55 @@ fn write_info(reply: &mut Reply<'_>, entry: &Entry) {
     write_names(reply, row.acl_all().names().map(|name| format!("@{name}")));
     reply.set(row.tips.len());
     row.tips.iter().for_each(|tip| reply.bulk(tip.as_bytes()));
-    reply.set(ranges.len());
-    ranges.iter().for_each(|range| write_key_spec(reply, *range));
+    reply.set(specs.len());
+    specs.iter().for_each(|spec| write_key_spec(reply, *spec));
     reply.set(entry.subcommands.len());
     entry.subcommands.iter().for_each(|sub| write_info(reply, sub));
 }
 
-/// One key specification; its last key counts from the first one, or from the end.
-fn write_key_spec(
-    reply: &mut Reply<'_>,
-    (first, last, step, flags): (usize, isize, usize, KeyFlags),
-) {
-    let last = if last < 0 { last } else { last - first as isize };
+/// First and last key and the distance between keys, as clients knew them before there were
+/// specifications; zeros when all keys are counted by an argument.
+fn legacy_range(specs: &[Keys]) -> (usize, isize, usize) {
+    let ranges = specs.iter().filter_map(|spec| match *spec {
+        Keys::Range { first, last, step, .. } => Some((first, last, step)),
+        _ => None,
+    });
+    let ranges = ranges.collect::<Vec<_>>();
+    let first = ranges.iter().map(|range| range.0).min().unwrap_or(0);
+    // A negative last key counts from the end, so it lies behind any other.
+    let from_end = ranges.iter().map(|range| range.1).find(|last| *last < 0);
+    let last = from_end.or(ranges.iter().map(|range| range.1).max()).unwrap_or(0);
+    (first, last, ranges.first().map_or(0, |range| range.2))
+}
+
+/// One key specification; the last key of a range counts from the first one, or from the end.
+fn write_key_spec(reply: &mut Reply<'_>, spec: Keys) {
+    let (begin, kind, fields) = match spec {
+        Keys::Range { first, last, step, .. } => {
+            let last = if last < 0 { last } else { last - first as isize };
+            (first, "range", [("lastkey", last as i64), ("keystep", step as i64), ("limit", 0)])
+        }
+        Keys::Counted { count, .. } => {
+            (count, "keynum", [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)])
+        }
+        Keys::Two(..) | Keys::None | Keys::All | Keys::Each => return reply.null(),
+    };
     reply.map(3);
     reply.bulk(b"flags");
-    write_names(reply, flags.names());
+    write_names(reply, spec.flags().names());
     reply.bulk(b"begin_search");
     reply.map(2);
     write_pair(reply, "type", "index");
     reply.bulk(b"spec");
     reply.map(1);
     reply.bulk(b"index");
-    reply.int(first as i64);
+    reply.int(begin as i64);
     reply.bulk(b"find_keys");
     reply.map(2);
-    write_pair(reply, "type", "range");
+    write_pair(reply, "type", kind);
     reply.bulk(b"spec");
     reply.map(3);
-    for (name, value) in [("lastkey", last as i64), ("keystep", step as i64), ("limit", 0)] {
+    for (name, value) in fields {
         reply.bulk(name.as_bytes());
         reply.int(value);
     }
@@ -215,7 +232,7 @@ fn write_docs(reply: &mut Reply<'_>, entry: &Entry) {
     write_pair(reply, "group", row.group.name());
     write_pair(reply, "complexity", row.complexity);
     if !arguments.is_empty() {
-        let mut keys = KeyNumbers { specs: row.keys.ranges().len(), next: 0 };
+        let mut keys = KeyNumbers { specs: row.keys.specs().len(), next: 0 };
         write_arguments(reply, &arguments, &mut keys);
     }
     if !entry.subcommands.is_empty() {
@@ -291,20 +308,23 @@ fn keys_of<'a>(args: Args<'a>) -> Result<Vec<(&'a [u8], KeyFlags)>, ReplyError> 
     });
     let Some(entry) = entry else { return Err(ReplyError::Text("ERR Invalid command specified")) };
     let is_key = |flags: KeyFlags| !flags.has(KeyFlags::NOT_KEY);
-    if !entry.row.keys.ranges().iter().any(|range| is_key(range.3)) {
+    if !entry.row.keys.specs().iter().any(|spec| is_key(spec.flags())) {
         return Err(ReplyError::Text("ERR The command has no key arguments"));
     }
-    let len = args.len() - 2;
-    if !entry.row.accepts(len) {
+    let command = args.tail(2);
+    if !entry.row.accepts(command.len()) {
         let text = "ERR Invalid number of arguments specified for command";
         return Err(ReplyError::Text(text));
     }
     let mut keys = Vec::new();
-    entry.row.keys.for_each(len, &mut |i, flags| {
+    entry.row.keys.for_each(command, &mut |i, flags| {
         if is_key(flags) {
-            keys.push((args.get(i + 2), actual_flags(entry, args, flags)));
+            keys.push((command.get(i), actual_flags(entry, args, flags)));
         }
     });
+    if keys.is_empty() && !entry.row.flags.has(Flags::NO_MANDATORY_KEYS) {
+        return Err(ReplyError::Text("ERR Invalid arguments specified for command"));
+    }
     Ok(keys)
 }
 

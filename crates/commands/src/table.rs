@@ -8,6 +8,7 @@ use crate::context::Cx;
 use crate::error::Outcome;
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::hash::load_short;
+use hypercache_stdx::number;
 use std::sync::OnceLock;
 
 /// A command's function: arguments in, reply written.
@@ -148,6 +149,13 @@ pub enum Keys {
         /// What is done with them.
         flags: KeyFlags,
     },
+    /// Argument `count` says how many keys there are; they are what follows it.
+    Counted {
+        /// Number of the argument that holds the count.
+        count: usize,
+        /// What is done with the keys.
+        flags: KeyFlags,
+    },
     /// Two specifications with different flags, as source and target of COPY.
     Two(&'static Keys, &'static Keys),
     /// The command works on whole databases: all partitions are locked.
@@ -164,13 +172,22 @@ impl Keys {
         Keys::Range { first: 1, last: 1, step: 1, flags }
     }
 
-    /// The ranges, without those that are none.
+    /// The specifications one by one, none of them [`Keys::Two`].
     #[must_use]
-    pub fn ranges(&self) -> Vec<(usize, isize, usize, KeyFlags)> {
+    pub fn specs(&self) -> Vec<Keys> {
         match *self {
-            Keys::Range { first, last, step, flags } => vec![(first, last, step, flags)],
-            Keys::Two(a, b) => [a.ranges(), b.ranges()].concat(),
+            Keys::Range { .. } | Keys::Counted { .. } => vec![*self],
+            Keys::Two(a, b) => [a.specs(), b.specs()].concat(),
             Keys::None | Keys::All | Keys::Each => Vec::new(),
+        }
+    }
+
+    /// What is done with the keys of one specification.
+    #[must_use]
+    pub fn flags(&self) -> KeyFlags {
+        match *self {
+            Keys::Range { flags, .. } | Keys::Counted { flags, .. } => flags,
+            Keys::Two(..) | Keys::None | Keys::All | Keys::Each => KeyFlags::NONE,
         }
     }
 
@@ -178,16 +195,22 @@ impl Keys {
     /// but are none.
     #[must_use]
     pub fn are_keys(&self) -> bool {
-        self.ranges().iter().all(|(.., flags)| !flags.has(KeyFlags::NOT_KEY))
+        self.specs().iter().all(|spec| !spec.flags().has(KeyFlags::NOT_KEY))
     }
 
-    /// Calls `f` with the number of every argument that is a key, of `len` arguments in all.
-    pub fn for_each(&self, len: usize, f: &mut dyn FnMut(usize, KeyFlags)) {
+    /// Calls `f` with the number of every argument that is a key. A count that is no number, or
+    /// larger than what follows it, stands for no keys: the command will refuse it.
+    pub fn for_each(&self, args: Args<'_>, f: &mut dyn FnMut(usize, KeyFlags)) {
+        let len = args.len();
         match *self {
             Keys::None | Keys::All | Keys::Each => {}
             Keys::Two(a, b) => {
-                a.for_each(len, f);
-                b.for_each(len, f);
+                a.for_each(args, f);
+                b.for_each(args, f);
+            }
+            Keys::Counted { count, flags } => {
+                let keys = counted(args, count).unwrap_or(0);
+                (count + 1..=count + keys).for_each(|i| f(i, flags));
             }
             Keys::Range { first, last, step, flags } => {
                 let last = if last < 0 { len as isize + last } else { last };
@@ -199,6 +222,16 @@ impl Keys {
             }
         }
     }
+}
+
+/// How many keys follow argument `at`, which counts them; `None` when it does not say so.
+#[must_use]
+pub fn counted(args: Args<'_>, at: usize) -> Option<usize> {
+    if at >= args.len() {
+        return None;
+    }
+    let keys = usize::try_from(number::parse_i64(args.get(at))?).ok()?;
+    (keys < args.len() - at).then_some(keys)
 }
 
 /// The group that the documentation lists a command under.
@@ -546,4 +579,27 @@ fn bucket_of(name: &[u8]) -> usize {
     let mixed = (folded_word(name) ^ (name.len() as u64) << 59 ^ tail << 31)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 54) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hypercache_protocol::parse::OwnedArgs;
+
+    fn keys(spec: Keys, words: &[&str]) -> Vec<usize> {
+        let mut found = Vec::new();
+        spec.for_each(OwnedArgs::from_pieces(words).as_args(), &mut |i, _| found.push(i));
+        found
+    }
+
+    #[test]
+    fn keys_may_be_counted_by_an_argument() {
+        let spec = Keys::Counted { count: 2, flags: KeyFlags::RO };
+        assert_eq!(keys(spec, &["EVAL", "s", "2", "a", "b", "x"]), [3, 4]);
+        assert_eq!(keys(spec, &["EVAL", "s", "2", "a", "b"]), [3, 4]);
+        for count in ["0", "3", "-1", "x", "9223372036854775807"] {
+            assert_eq!(keys(spec, &["EVAL", "s", count, "a", "b"]), [0; 0], "{count}");
+        }
+        assert_eq!(keys(spec, &["EVAL", "s"]), [0; 0]);
+    }
 }

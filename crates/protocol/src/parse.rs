@@ -109,6 +109,15 @@ impl<'a> Args<'a> {
         (0..this.len()).map(move |i| this.get(i))
     }
 
+    /// The command that begins at argument `from`.
+    ///
+    /// # Panics
+    /// When there are fewer arguments.
+    #[must_use]
+    pub fn tail(self, from: usize) -> Self {
+        Args { ranges: &self.ranges[from..], ..self }
+    }
+
     /// The arguments from number `from` on.
     pub fn iter_from(&self, from: usize) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         self.iter().skip(from)
