@@ -184,6 +184,13 @@ pub const SETTINGS: &[Setting] = &[
         "What happens at maxmemory: refuse writes, or remove keys at random.",
     ),
     live(
+        "hll-sparse-max-bytes",
+        Kind::Int(0, 1 << 20),
+        "3000",
+        |_, _| {},
+        "Bytes up to which a HyperLogLog keeps runs of registers and not all of them.",
+    ),
+    live(
         "notify-keyspace-events",
         Kind::Checked(notify_flags),
         "",

@@ -30,6 +30,7 @@ mod debug;
 mod expire;
 mod generic;
 mod help;
+mod hyperloglog;
 mod info;
 mod introspect;
 pub mod latency;
