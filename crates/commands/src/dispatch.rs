@@ -22,23 +22,20 @@ pub struct Request<'a> {
     /// The row of the name, if there is one.
     pub entry: Option<&'static Entry>,
     /// Where the first key belongs, if the command has one key that was looked at.
-    pub first_key: Option<Located>,
+    pub first_key: Option<&'a Located>,
 }
 
-impl<'a> Request<'a> {
-    /// Looks up the command and locates its key, if it has exactly one.
-    #[inline]
-    #[must_use]
-    pub fn new(shared: &Shared, recent: &mut Recent, args: Args<'a>) -> Self {
-        let entry = recent.get(args.get(0));
-        let first_key = match entry {
-            Some(entry) if entry.has_one_key && args.len() > 1 => {
-                Some(shared.keyspace.locate(args.get(1)))
-            }
-            _ => None,
-        };
-        Request { args, entry, first_key }
-    }
+/// Looks up the command of a request and locates its key, if it has exactly one.
+#[inline]
+#[must_use]
+pub fn look_up(
+    shared: &Shared,
+    recent: &mut Recent,
+    args: Args<'_>,
+) -> (Option<&'static Entry>, Option<Located>) {
+    let entry = recent.get(args);
+    let has_one_key = entry.is_some_and(|entry| entry.has_one_key) && args.len() > 1;
+    (entry, has_one_key.then(|| shared.keyspace.locate(args.get(1))))
 }
 
 /// How time is measured in a batch of commands.
@@ -185,7 +182,7 @@ impl<'a> Executor<'a> {
 
     /// Runs one request and appends the reply.
     #[inline]
-    pub fn execute(&mut self, request: &Request<'_>) {
+    pub fn execute(&mut self, request: &Request<'a>) {
         if self.is_ordinary
             && let Some(entry) = request.entry
             && let Some(at) = request.first_key
@@ -201,7 +198,7 @@ impl<'a> Executor<'a> {
 
     /// Runs a plain command in ordinary state: what remains of [`Self::execute_any`] then.
     #[inline]
-    fn execute_plain(&mut self, args: Args<'_>, entry: &'static Entry, at: Located) {
+    fn execute_plain(&mut self, args: Args<'_>, entry: &'static Entry, at: &'a Located) {
         let cx = &mut self.cx;
         cx.session.client.last_command.store(entry.id as u16 + 1, Relaxed);
         cx.entry = entry;
@@ -211,7 +208,7 @@ impl<'a> Executor<'a> {
         self.timer.note(entry.id, failed);
     }
 
-    fn execute_any(&mut self, request: &Request<'_>) {
+    fn execute_any(&mut self, request: &Request<'a>) {
         let mark = self.cx.reply.output().mark();
         let result = match resolve(request) {
             Ok(entry) => checked(&mut self.cx, self.timer, request, entry),
@@ -356,10 +353,10 @@ fn unknown_subcommand(container: &Entry, name: &[u8]) -> Vec<u8> {
 
 /// The checks that need state, in Redis' order; then the command, or its place in the queue.
 #[inline]
-fn checked(
-    cx: &mut Cx<'_>,
+fn checked<'a>(
+    cx: &mut Cx<'a>,
     timer: &mut Timer,
-    request: &Request<'_>,
+    request: &Request<'a>,
     entry: &'static Entry,
 ) -> Outcome {
     let flags = entry.row.flags;
@@ -427,7 +424,12 @@ fn in_special_state(
 
 /// Runs the command and counts it and its time.
 #[inline]
-fn timed(cx: &mut Cx<'_>, timer: &mut Timer, request: &Request<'_>, entry: &'static Entry) {
+fn timed<'a>(
+    cx: &mut Cx<'a>,
+    timer: &mut Timer,
+    request: &Request<'a>,
+    entry: &'static Entry,
+) {
     let is_timed = timer.times_each || !entry.is_quick;
     if is_timed {
         timer.end(cx.worker);
@@ -480,7 +482,12 @@ pub(crate) fn release(shared: &Shared, keys: &mut Held<'_>) {
 
 /// Locks what the command declared.
 #[inline]
-fn hold(keys: &mut Held<'_>, shared: &Shared, request: &Request<'_>, entry: &'static Entry) {
+fn hold<'a>(
+    keys: &mut Held<'a>,
+    shared: &Shared,
+    request: &Request<'a>,
+    entry: &'static Entry,
+) {
     if let Some(at) = request.first_key {
         return keys.hold_one(request.args.get(1), at);
     }

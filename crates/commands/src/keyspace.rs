@@ -362,7 +362,8 @@ impl Keyspace {
     #[inline]
     #[must_use]
     pub fn locate(&self, key: &[u8]) -> Located {
-        Located { partition: partition_of(key), hash: self.hash(key), hint: None }
+        let hint = Hint::default();
+        Located { partition: partition_of(key), hash: self.hash(key), hint }
     }
 }
 
@@ -374,17 +375,7 @@ pub struct Located {
     /// Keyed hash.
     pub hash: u64,
     /// Where it is, as far as that was found out before its partition is locked.
-    pub hint: Option<Hint>,
-}
-
-impl Located {
-    /// Takes a step of the hint.
-    #[inline]
-    pub fn step(&mut self, step: impl FnOnce(&mut Hint, u64)) {
-        if let Some(hint) = &mut self.hint {
-            step(hint, self.hash);
-        }
-    }
+    pub hint: Hint,
 }
 
 /// A partition that is held for one key, which is known again by its address.
@@ -392,7 +383,7 @@ impl Located {
 struct One<'a> {
     start: *const u8,
     len: usize,
-    at: Located,
+    at: &'a Located,
     shard: MutexGuard<'a, Shard>,
 }
 
@@ -434,7 +425,7 @@ impl<'a> Keys<'a> {
 
     /// Locks the partition of one key that was located before.
     #[inline]
-    pub fn hold_one(&mut self, key: &[u8], at: Located) {
+    pub fn hold_one(&mut self, key: &[u8], at: &'a Located) {
         let shard = self.keyspace.lock(at.partition);
         self.one = Some(One { start: key.as_ptr(), len: key.len(), at, shard });
     }
@@ -499,18 +490,29 @@ impl<'a> Keys<'a> {
 
     /// The shard of a key with the key's hash. The command must have declared the key.
     #[inline]
-    fn shard_of<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, Key<'k>) {
+    fn shard_of<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, Key<'k>)
+    where
+        'a: 'k,
+    {
         let (shard, _, key) = self.place_of(key);
         (shard, key)
     }
 
     /// The shard of a key, its number, and the key with its hash.
-    #[inline]
-    fn place_of<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, u16, Key<'k>) {
+    #[inline(always)]
+    fn place_of<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, u16, Key<'k>)
+    where
+        'a: 'k,
+    {
         if self.one.as_ref().is_some_and(|one| one.is_for(key)) {
             let One { at, shard, .. } = self.one.as_mut().expect("it was there a line ago");
-            return (shard, at.partition, Key { bytes: key, hash: at.hash, hint: at.hint });
+            return (shard, at.partition, Key { bytes: key, hash: at.hash, hint: Some(&at.hint) });
         }
+        self.place_of_another(key)
+    }
+
+    #[cold]
+    fn place_of_another<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, u16, Key<'k>) {
         let at = self.keyspace.locate(key);
         (self.held_shard(at.partition), at.partition, Key::new(key, at.hash))
     }
@@ -604,7 +606,10 @@ impl<'a> Keys<'a> {
     }
 
     #[inline]
-    fn write_to<'k>(&mut self, key: &'k [u8]) -> (&mut Db, &mut History, Key<'k>) {
+    fn write_to<'k>(&mut self, key: &'k [u8]) -> (&mut Db, &mut History, Key<'k>)
+    where
+        'a: 'k,
+    {
         let (keyspace, db, now_ms) = (self.keyspace, self.db, self.now_ms);
         let (shard, partition, key) = self.place_of(key);
         let (db, history) = Self::writable(keyspace, shard, (partition, db), now_ms);

@@ -421,25 +421,32 @@ pub struct Entry {
 }
 
 /// The row that was found last: most commands of a batch have the same name.
-#[derive(Debug, Default)]
-pub struct Recent(Option<(u64, usize, &'static Entry)>);
+#[derive(Debug)]
+pub struct Recent {
+    /// The name's folded letters and its length, which no name has before the first.
+    name: (u64, usize),
+    entry: &'static Entry,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Recent { name: (0, usize::MAX), entry: unknown() }
+    }
+}
 
 impl Recent {
-    /// As [`Table::get`].
+    /// The entry of a command's name in any case; see [`Table::get`].
     #[inline]
-    pub fn get(&mut self, name: &[u8]) -> Option<&'static Entry> {
-        if name.len() > 8 {
-            return table().get(name);
+    pub fn get(&mut self, args: Args<'_>) -> Option<&'static Entry> {
+        let name = args.name_word().map(|(word, len)| (word & UPPER_CASE, len));
+        if name == Some(self.name) {
+            return Some(self.entry);
         }
-        let word = folded_word(name);
-        match self.0 {
-            Some((recent, len, entry)) if recent == word && len == name.len() => Some(entry),
-            _ => {
-                let entry = table().get(name)?;
-                self.0 = Some((word, name.len(), entry));
-                Some(entry)
-            }
+        let entry = table().get(args.get(0))?;
+        if let Some(name) = name {
+            *self = Recent { name, entry };
         }
+        Some(entry)
     }
 }
 
@@ -565,11 +572,14 @@ impl Entry {
     }
 }
 
+/// Takes the letters in a word to upper case.
+const UPPER_CASE: u64 = 0xdfdf_dfdf_dfdf_dfdf;
+
 /// The first eight bytes with letters in upper case. For a name of letters this is one-to-one:
 /// only a letter folds onto a letter.
 #[inline]
 fn folded_word(name: &[u8]) -> u64 {
-    load_short(&name[..name.len().min(8)]) & 0xdfdf_dfdf_dfdf_dfdf
+    load_short(&name[..name.len().min(8)]) & UPPER_CASE
 }
 
 /// A multiplicative hash of the first eight letters without case, the last one, and the length.

@@ -95,6 +95,17 @@ impl<'a> Args<'a> {
         &self.base[range.start as usize..][..range.len as usize]
     }
 
+    /// The name as a little-endian word, if it is at most eight bytes long and lies before as many
+    /// bytes of the buffer: one load whatever its length.
+    #[inline]
+    #[must_use]
+    pub fn name_word(&self) -> Option<(u64, usize)> {
+        let Range { start, len } = *self.ranges.first()?;
+        let bytes = self.base.get(start as usize..)?.first_chunk::<8>()?;
+        let beyond = 64u32.checked_sub(len.checked_mul(8)?)?;
+        Some((u64::from_le_bytes(*bytes) & u64::MAX.unbounded_shr(beyond), len as usize))
+    }
+
     /// Argument `i` as a shared buffer, if it has one of its own.
     #[inline]
     #[must_use]
@@ -274,15 +285,18 @@ impl Parser {
     /// Reads on in `buffer` from [`Self::position`], appending the arguments it passes to `args`.
     #[inline]
     pub fn next(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) -> Step {
+        if self.args_left == 0
+            && let Some(end) = short_command(buffer, self.position, args, limits)
+        {
+            self.position = end;
+            return Step::Command;
+        }
+        self.next_any(buffer, args, limits)
+    }
+
+    fn next_any(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) -> Step {
         loop {
             if self.args_left > 0 {
-                return self.bulks(buffer, args, limits);
-            }
-            if let Some(count) = short_line(buffer, self.position, b'*')
-                && (1..=10).contains(&count)
-            {
-                self.position += 4;
-                self.args_left = count;
                 return self.bulks(buffer, args, limits);
             }
             let Some(&first) = buffer.get(self.position) else { return Step::Incomplete };
@@ -312,7 +326,6 @@ impl Parser {
         }
     }
 
-    #[inline]
     fn bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) -> Step {
         if self.bulk_len.is_none() {
             self.short_bulks(buffer, args, limits);
@@ -320,22 +333,14 @@ impl Parser {
         if self.args_left == 0 { Step::Command } else { self.any_bulks(buffer, args, limits) }
     }
 
-    /// Reads arguments below 100 bytes that are all there, the usual case; stops at any other.
-    #[inline]
+    /// Reads arguments below 1000 bytes that are all there, the usual case; stops at any other.
     fn short_bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) {
-        let (mut at, mut left) = (self.position, self.args_left);
-        while left > 0 {
-            let Some((header, len)) = short_bulk_header(buffer, at) else { break };
-            let start = at + header;
-            let end = start + len;
-            if buffer.len() < end + 2 || len > limits.bulk_bytes_max {
-                break;
-            }
-            args.push(Range { start: start as u32, len: len as u32 });
-            at = end + 2;
-            left -= 1;
+        while self.args_left > 0 {
+            let Some((arg, end)) = short_bulk(buffer, self.position, limits) else { return };
+            args.push(arg);
+            self.position = end;
+            self.args_left -= 1;
         }
-        (self.position, self.args_left) = (at, left);
     }
 
     fn any_bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) -> Step {
@@ -425,29 +430,75 @@ impl Parser {
     }
 }
 
-/// The number of a line of a mark and one digit, as in `*3` and `$5`, read as one word.
+/// Reads a command of two or three short arguments that is all there, as `GET key` and
+/// `SET key value`: what nearly all requests are. Returns where it ends; with `None` nothing is read.
 #[inline]
-fn short_line(buffer: &[u8], at: usize, mark: u8) -> Option<u32> {
-    let word = u32::from_le_bytes(*buffer.get(at..)?.first_chunk::<4>()?);
-    let pattern = u32::from_le_bytes([mark, 0, b'\r', b'\n']);
-    let digit = (word >> 8 & 0xff).wrapping_sub(u32::from(b'0'));
-    (word & 0xffff_00ff == pattern && digit <= 9).then_some(digit)
+fn short_command(
+    buffer: &[u8],
+    at: usize,
+    args: &mut Vec<Range>,
+    limits: &Limits,
+) -> Option<usize> {
+    // Both head lines are one word: `*2`, `$3`, each with its line end.
+    const HEAD: u64 = u64::from_le_bytes(*b"*\0\r\n$\0\r\n");
+    const IN_HEAD: u64 = 0xffff_00ff_ffff_00ff;
+    let word = u64::from_le_bytes(*buffer.get(at..)?.first_chunk::<8>()?);
+    let name_len = digit(word, 5);
+    if word & IN_HEAD != HEAD || name_len > 9 {
+        return None;
+    }
+    let name = Range { start: at as u32 + 8, len: name_len as u32 };
+    let (key, end) = short_bulk(buffer, at + 8 + name_len as usize + 2, limits)?;
+    match digit(word, 1) {
+        2 => {
+            args.extend_from_slice(&[name, key]);
+            Some(end)
+        }
+        3 => {
+            let (value, end) = short_bulk(buffer, end, limits)?;
+            args.extend_from_slice(&[name, key, value]);
+            Some(end)
+        }
+        _ => None,
+    }
 }
 
-/// Bytes of the header at `at`, and the length it tells, of a bulk string below 100 bytes.
+/// A bulk string below 1000 bytes at `at`, if it is all there, and where it ends.
 #[inline]
-fn short_bulk_header(buffer: &[u8], at: usize) -> Option<(usize, usize)> {
+fn short_bulk(buffer: &[u8], at: usize, limits: &Limits) -> Option<(Range, usize)> {
+    let word = u64::from_le_bytes(*buffer.get(at..)?.first_chunk::<8>()?);
+    let (header, len) = short_bulk_header(word)?;
+    let start = at + header;
+    let end = start + len + 2;
+    let is_there = end <= buffer.len() && len <= limits.bulk_bytes_max;
+    is_there.then_some((Range { start: start as u32, len: len as u32 }, end))
+}
+
+/// Bytes of the header that `word` begins with, and the length it tells, of a bulk string below
+/// 1000 bytes.
+#[inline]
+fn short_bulk_header(word: u64) -> Option<(usize, usize)> {
     const ONE_DIGIT: u64 = u64::from_le_bytes(*b"$\0\r\n\0\0\0\0");
     const TWO_DIGITS: u64 = u64::from_le_bytes(*b"$\0\0\r\n\0\0\0");
-    let word = u64::from_le_bytes(*buffer.get(at..)?.first_chunk::<8>()?);
-    let first = (word >> 8 & 0xff).wrapping_sub(u64::from(b'0'));
-    if word & 0xffff_00ff == ONE_DIGIT && first <= 9 {
-        return Some((4, first as usize));
+    const THREE_DIGITS: u64 = u64::from_le_bytes(*b"$\0\0\0\r\n\0\0");
+    let (first, second) = (digit(word, 1), digit(word, 2));
+    if word & 0xff_ff00_00ff == TWO_DIGITS {
+        let is_number = first.wrapping_sub(1) <= 8 && second <= 9;
+        return is_number.then(|| (5, (first * 10 + second) as usize));
     }
-    let second = (word >> 16 & 0xff).wrapping_sub(u64::from(b'0'));
-    let is_header = word & 0xff_ff00_00ff == TWO_DIGITS;
-    let is_number = first.wrapping_sub(1) <= 8 && second <= 9;
-    (is_header && is_number).then(|| (5, (first * 10 + second) as usize))
+    if word & 0xffff_00ff == ONE_DIGIT {
+        return (first <= 9).then_some((4, first as usize));
+    }
+    let third = digit(word, 3);
+    let is_number = first.wrapping_sub(1) <= 8 && second <= 9 && third <= 9;
+    let is_header = word & 0xffff_0000_00ff == THREE_DIGITS && is_number;
+    is_header.then(|| (6, (first * 100 + second * 10 + third) as usize))
+}
+
+/// The digit that is byte `i` of a word; above 9 if it is none.
+#[inline]
+fn digit(word: u64, i: u32) -> u64 {
+    (word >> (8 * i) & 0xff).wrapping_sub(u64::from(b'0'))
 }
 
 enum Line {

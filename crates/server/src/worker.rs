@@ -13,14 +13,13 @@ use crate::listen::tune;
 use hypercache_commands::client::{Address, Client, ClientFlags};
 use hypercache_commands::clients::is_paused;
 use hypercache_commands::context::Worker as CommandWorker;
-use hypercache_commands::dispatch::{Executor, Request, Timer};
+use hypercache_commands::dispatch::{Executor, Request, Timer, look_up};
 use hypercache_commands::keyspace::Located;
 use hypercache_commands::table::{Entry, Recent};
 use hypercache_commands::{Session, Shared};
 use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::clock;
-use hypercache_store::Hint;
 use parking_lot::Mutex;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::net::SocketAddrAny;
@@ -65,15 +64,55 @@ enum Source {
 struct Feed {
     token: Token,
     source: Source,
+    reader: Reader,
+    /// Where the first request begins that was not executed.
+    done: usize,
+    /// No further request of it runs in this turn.
+    is_stopped: bool,
+}
+
+/// Reads the requests of a feed.
+#[derive(Default)]
+struct Reader {
     parser: Parser,
     /// Complete arguments of a request that is not complete.
     args: Vec<Range>,
-    /// Where the first request begins that was not executed.
-    done: usize,
     /// A large argument that just became complete.
     supplied: Option<Vec<u8>>,
-    /// No further request of it runs in this turn.
-    is_stopped: bool,
+}
+
+impl Reader {
+    /// Reads the next request and appends its arguments to `ranges`.
+    #[inline]
+    fn next(&mut self, bytes: &[u8], ranges: &mut Vec<Range>, limits: &Limits) -> Step {
+        if self.parser.is_inside_command() {
+            return self.go_on(bytes, ranges, limits);
+        }
+        let first_range = ranges.len();
+        let step = self.parser.next(bytes, ranges, limits);
+        if step == Step::Incomplete {
+            self.args.extend(ranges.drain(first_range..));
+        }
+        step
+    }
+
+    /// Reads on in a request of which a part came in an earlier turn.
+    #[cold]
+    fn go_on(&mut self, bytes: &[u8], ranges: &mut Vec<Range>, limits: &Limits) -> Step {
+        let first_range = ranges.len();
+        ranges.append(&mut self.args);
+        if let Some(mut value) = self.supplied.take() {
+            value.truncate(value.len() - 2);
+            if self.parser.supply_bulk(value, ranges) {
+                return Step::Command;
+            }
+        }
+        let step = self.parser.next(bytes, ranges, limits);
+        if step == Step::Incomplete {
+            self.args.extend(ranges.drain(first_range..));
+        }
+        step
+    }
 }
 
 /// A parsed request in the window.
@@ -331,10 +370,8 @@ impl<D: Driver> Worker<D> {
             return self.feeds.push(Feed {
                 token,
                 source: Source::Chunk(chunk),
-                parser: Parser::default(),
-                args: Vec::new(),
+                reader: Reader::default(),
                 done: 0,
-                supplied: None,
                 is_stopped: false,
             });
         };
@@ -354,10 +391,8 @@ impl<D: Driver> Worker<D> {
         self.feeds.push(Feed {
             token,
             source: Source::Owned(bytes),
-            parser,
-            args,
+            reader: Reader { parser, args, supplied },
             done: 0,
-            supplied,
             is_stopped: false,
         });
     }
@@ -411,17 +446,8 @@ impl<D: Driver> Worker<D> {
                     return;
                 }
                 let first_range = ranges.len();
-                ranges.append(&mut feed.args);
-                let completes = feed.supplied.take().map(|mut value| {
-                    value.truncate(value.len() - 2);
-                    feed.parser.supply_bulk(value, ranges)
-                });
-                let step = match completes {
-                    Some(true) => Step::Command,
-                    _ => feed.parser.next(bytes, ranges, &limits),
-                };
+                let step = feed.reader.next(bytes, ranges, &limits);
                 if step == Step::Incomplete {
-                    feed.args.extend(ranges.drain(first_range..));
                     break;
                 }
                 let mut parsed = Parsed {
@@ -429,15 +455,15 @@ impl<D: Driver> Worker<D> {
                     first_range: first_range as u32,
                     ranges: (ranges.len() - first_range) as u32,
                     db,
-                    end: feed.parser.position as u32,
+                    end: feed.reader.parser.position as u32,
                     entry: None,
                     located: None,
                     owned: NONE,
                     error: None,
                 };
-                if !feed.parser.owned.is_empty() {
+                if !feed.reader.parser.owned.is_empty() {
                     parsed.owned = all_owned.len() as u32;
-                    all_owned.push(std::mem::take(&mut feed.parser.owned));
+                    all_owned.push(std::mem::take(&mut feed.reader.parser.owned));
                 }
                 if let Step::Error(error) = step {
                     parsed.error = Some(error);
@@ -446,8 +472,7 @@ impl<D: Driver> Worker<D> {
                 }
                 let owned = all_owned.get(parsed.owned as usize).map_or(&[][..], Vec::as_slice);
                 let args = Args::new(bytes, &ranges[first_range..], owned);
-                let request = Request::new(&self.shared, &mut self.recent, args);
-                (parsed.entry, parsed.located) = (request.entry, request.first_key);
+                (parsed.entry, parsed.located) = look_up(&self.shared, &mut self.recent, args);
                 if let Some(at) = &parsed.located {
                     self.shared.keyspace.prefetch_partition(at);
                 }
@@ -467,10 +492,10 @@ impl<D: Driver> Worker<D> {
             return;
         }
         window.each_key(|at, db| self.shared.keyspace.begin_hint(at, db));
-        window.each_key(|at, _| at.step(Hint::find_number));
-        window.each_key(|at, _| at.step(|hint, _| hint.find_bucket()));
-        window.each_key(|at, _| at.step(Hint::find_entry));
-        window.each_key(|at, _| at.step(|hint, hash| hint.find_overflow(hash)));
+        window.each_key(|at, _| at.hint.find_block(at.hash));
+        window.each_key(|at, _| at.hint.find_bucket());
+        window.each_key(|at, _| at.hint.find_entry(at.hash));
+        window.each_key(|at, _| at.hint.find_overflow(at.hash));
     }
 
     /// Executes requests of one connection.
@@ -513,7 +538,8 @@ impl<D: Driver> Worker<D> {
                     }
                     break;
                 }
-                let request = Request { args, entry: parsed.entry, first_key: parsed.located };
+                let first_key = parsed.located.as_ref();
+                let request = Request { args, entry: parsed.entry, first_key };
                 executor.execute(&request);
             }
             feed.done = parsed.end as usize;
@@ -541,7 +567,8 @@ impl<D: Driver> Worker<D> {
         if connection.session.is_closing {
             return;
         }
-        let Feed { token, source, parser, mut args, done, is_stopped, .. } = feed;
+        let Feed { token, source, reader, done, is_stopped } = feed;
+        let Reader { parser, mut args, .. } = reader;
         let len = match &source {
             Source::Chunk(chunk) => chunk.len as usize,
             Source::Owned(bytes) => bytes.len(),

@@ -20,7 +20,7 @@ pub struct Key<'a> {
     /// Its hash under the keyspace's [`KeyHasher`].
     pub hash: u64,
     /// Where it was when it was prefetched, if it was. A hint that does not hold is ignored.
-    pub hint: Option<Hint>,
+    pub hint: Option<&'a Hint>,
 }
 
 impl<'a> Key<'a> {
@@ -573,7 +573,7 @@ impl Db {
         for batch in due.chunks(AHEAD) {
             let mut hints: Vec<_> =
                 batch.iter().map(|&hash| (hash, Hint::new(self.core()))).collect();
-            hints.iter_mut().for_each(|(hash, hint)| hint.find_number(*hash));
+            hints.iter_mut().for_each(|(hash, hint)| hint.find_block(*hash));
             hints.iter_mut().for_each(|(_, hint)| hint.find_bucket());
             for (hash, hint) in &mut hints {
                 hint.find_entry(*hash);

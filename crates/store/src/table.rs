@@ -182,14 +182,7 @@ impl Core {
     #[inline]
     fn bucket(&self, n: usize) -> Option<&'static Bucket> {
         let (block, offset, _) = block_of(n);
-        let base = self.blocks[block].load(Relaxed);
-        if base.is_null() {
-            return None;
-        }
-        // SAFETY: `offset` is below the block's length by `block_of`.
-        let bucket = unsafe { base.add(offset) };
-        // SAFETY: blocks come from the pool, whose memory is never unmapped and is always atomics.
-        Some(unsafe { &*bucket })
+        bucket_at(&self.blocks[block], offset)
     }
 
     /// Notes that shape or blocks changed. Only whoever holds the table's lock may.
@@ -198,27 +191,48 @@ impl Core {
     }
 }
 
+/// A bucket of the block whose address is in `block`; `block_of` gave both.
+#[inline]
+fn bucket_at(block: &AtomicPtr<Bucket>, offset: usize) -> Option<&'static Bucket> {
+    let base = block.load(Relaxed);
+    if base.is_null() {
+        return None;
+    }
+    // SAFETY: `offset` is below the block's length by `block_of`.
+    let bucket = unsafe { base.add(offset) };
+    // SAFETY: blocks come from the pool, whose memory is never unmapped and is always atomics.
+    Some(unsafe { &*bucket })
+}
+
 /// Where a key's bucket and entry are, found out step by step before the table is locked: each step
 /// brings towards the cache what the next one reads, so that a batch of keys that takes each step
 /// together waits for memory once per step and not once per key.
 ///
 /// What a hint says may change at any time. Under the table's lock its epoch tells whether it still
 /// holds; see [`crate::Key::hint`].
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Hint {
-    core: &'static Core,
     epoch: u64,
-    /// The first bucket of the key's chain; `None` before [`Self::find_bucket`].
-    bucket: Option<&'static Bucket>,
-    /// Number of the bucket.
-    number: u32,
-    /// Where in the bucket the key's tag was seen; [`WORDS`] or more: not there.
-    slot: u32,
+    stage: Stage,
+}
+
+/// What the last step found.
+#[derive(Clone, Copy, Default)]
+enum Stage {
+    /// Nothing to go on from.
+    #[default]
+    Nothing,
+    /// The head of the table.
+    Core(&'static Core),
+    /// Where the address of the bucket's block is, and the bucket's place in the block.
+    Block { block: &'static AtomicPtr<Bucket>, offset: u32 },
+    /// The first bucket of the key's chain, and where in it the tag is, or [`NO_SLOT`].
+    Bucket { bucket: &'static Bucket, slot: u32 },
 }
 
 impl std::fmt::Debug for Hint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Hint(bucket {}, epoch {})", self.number, self.epoch)
+        write!(f, "Hint(epoch {})", self.epoch)
     }
 }
 
@@ -227,52 +241,63 @@ impl Hint {
     #[inline]
     pub(crate) fn new(core: &'static Core) -> Self {
         prefetch_value(core);
-        Hint { core, epoch: 0, bucket: None, number: 0, slot: 0 }
+        Hint { epoch: 0, stage: Stage::Core(core) }
     }
 
-    /// Step 2: the number of the bucket, and where the address of its block is.
+    /// Step 2: where the address of the bucket's block is.
     #[inline]
-    pub fn find_number(&mut self, hash: u64) {
+    pub fn find_block(&mut self, hash: u64) {
+        let Stage::Core(core) = self.stage else { return };
         // Before the shape: then an epoch that is still the same under the lock means that shape
         // and blocks are, too.
-        self.epoch = self.core.epoch.load(Acquire);
-        self.number = self.core.shape().bucket_of(hash) as u32;
-        prefetch_value(&self.core.blocks[block_of(self.number as usize).0]);
+        self.epoch = core.epoch.load(Acquire);
+        let (block, offset, _) = block_of(core.shape().bucket_of(hash));
+        let block = &core.blocks[block];
+        prefetch_value(block);
+        self.stage = Stage::Block { block, offset: offset as u32 };
     }
 
     /// Step 3: the bucket.
     #[inline]
     pub fn find_bucket(&mut self) {
-        self.bucket = self.core.bucket(self.number as usize);
-        if let Some(bucket) = self.bucket {
-            prefetch_value(bucket);
+        let Stage::Block { block, offset } = self.stage else { return };
+        self.stage = match bucket_at(block, offset as usize) {
+            Some(bucket) => {
+                prefetch_value(bucket);
+                Stage::Bucket { bucket, slot: NO_SLOT }
+            }
+            None => Stage::Nothing,
         }
     }
 
     /// Step 4: the entry; or the next bucket of the chain, if the entry is not in the first.
     #[inline]
     pub fn find_entry(&mut self, hash: u64) {
-        let Some(bucket) = self.bucket else { return };
+        let Stage::Bucket { bucket, slot } = &mut self.stage else { return };
         match prefetch_tagged(bucket, hash) {
-            Some(slot) => self.slot = slot,
-            None => {
-                self.slot = WORDS as u32;
-                if let Some(next) = next_bucket(bucket) {
-                    prefetch_value(next);
-                }
-            }
+            Some(found) => *slot = found,
+            None => prefetch_next(bucket),
         }
     }
 
     /// Step 5: the entry, if it was not in the first bucket of the chain.
     #[inline]
     pub fn find_overflow(&self, hash: u64) {
-        if self.slot < WORDS as u32 {
-            return;
-        }
-        if let Some(next) = self.bucket.and_then(next_bucket) {
+        if let Stage::Bucket { bucket, slot: NO_SLOT } = self.stage
+            && let Some(next) = next_bucket(bucket)
+        {
             let _not_there_either = prefetch_tagged(next, hash);
         }
+    }
+}
+
+/// The slot that says that the tag is not in the bucket.
+const NO_SLOT: u32 = WORDS as u32;
+
+#[cold]
+fn prefetch_next(bucket: &Bucket) {
+    if let Some(next) = next_bucket(bucket) {
+        prefetch_value(next);
     }
 }
 
@@ -307,8 +332,8 @@ impl CoreCell {
     /// A hint for a key of the table whose core was stored last.
     #[inline]
     #[must_use]
-    pub fn hint(&self) -> Option<Hint> {
-        self.get().map(Hint::new)
+    pub fn hint(&self) -> Hint {
+        self.get().map_or_else(Hint::default, Hint::new)
     }
 
     #[inline]
@@ -446,7 +471,7 @@ impl Table {
     #[inline]
     pub(crate) fn find(&self, key: Key<'_>) -> Option<Place> {
         let bucket = match key.hint {
-            Some(Hint { epoch, bucket: Some(bucket), slot, .. })
+            Some(&Hint { epoch, stage: Stage::Bucket { bucket, slot } })
                 if epoch == self.core.epoch.load(Relaxed) =>
             {
                 let word = &bucket.words[slot as usize % WORDS];
