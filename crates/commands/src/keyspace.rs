@@ -68,6 +68,13 @@ impl History {
         }
     }
 
+    /// Records that the time of a key was past, and frees it.
+    #[cold]
+    fn record_expired(&mut self, db: u8, removed: Removed) {
+        self.record(&expired(db, removed.key()));
+        discard(removed);
+    }
+
     #[cold]
     fn touch_watchers(&self, effect: &Effect<'_>) {
         if let Some(flags) = self.watchers.get(&(effect.db, Box::from(effect.key))) {
@@ -209,8 +216,7 @@ impl Shard {
             Live::Missing => None,
             Live::Expired(removed) => {
                 self.is_changed = true;
-                self.history.record(&expired(db, key.bytes));
-                discard(removed);
+                self.history.record_expired(db, removed);
                 None
             }
         }
@@ -241,8 +247,7 @@ impl Shard {
         for (i, db) in dbs.iter_mut() {
             looked += db.expire_due(now_ms, max.saturating_sub(looked), &mut |removed| {
                 gone += 1;
-                history.record(&expired(i, removed.key()));
-                discard(removed);
+                history.record_expired(i, removed);
             });
         }
         (looked, gone)
@@ -318,7 +323,7 @@ struct Partition {
 #[derive(Debug)]
 pub struct Keyspace {
     hasher: KeyHasher,
-    partitions: Box<[Partition]>,
+    partitions: Box<[Partition; PARTITIONS]>,
 }
 
 impl Keyspace {
@@ -328,7 +333,15 @@ impl Keyspace {
         let hasher = KeyHasher::new(secret);
         let partition =
             |_| Partition { cores: Default::default(), shard: Mutex::new(Shard::new(hasher)) };
-        Keyspace { hasher, partitions: (0..PARTITIONS).map(partition).collect() }
+        let partitions: Box<[Partition]> = (0..PARTITIONS).map(partition).collect();
+        let partitions = partitions.try_into().expect("it has as many");
+        Keyspace { hasher, partitions }
+    }
+
+    #[inline]
+    fn partition(&self, number: u16) -> &Partition {
+        // All numbers are below; the remainder spares the check.
+        &self.partitions[number as usize % PARTITIONS]
     }
 
     /// The keyed hash of a key.
@@ -341,29 +354,29 @@ impl Keyspace {
     /// Locks one partition.
     #[inline]
     pub fn lock(&self, partition: u16) -> MutexGuard<'_, Shard> {
-        self.partitions[partition as usize].shard.lock()
+        self.partition(partition).shard.lock()
     }
 
     /// Brings the first thing that is read of a key towards the cache: its partition.
     #[inline]
     pub fn prefetch_partition(&self, at: &Located) {
-        let partition = &self.partitions[at.partition as usize];
+        let partition = self.partition(at.partition);
         prefetch_value(&partition.cores);
         prefetch_ends_to_write(&partition.shard);
     }
 
     /// Begins to look for where a key is, without any lock.
     #[inline]
-    pub fn begin_hint(&self, at: &mut Located, db: u8) {
-        at.hint = self.partitions[at.partition as usize].cores[db as usize].hint();
+    pub fn begin_hint(&self, at: &mut Located) {
+        at.hint = self.partition(at.partition).cores[at.db as usize % DATABASES].hint();
     }
 
-    /// Partition and hash of a key.
+    /// Partition and hash of a key of a database.
     #[inline]
     #[must_use]
-    pub fn locate(&self, key: &[u8]) -> Located {
+    pub fn locate(&self, key: &[u8], db: u8) -> Located {
         let hint = Hint::default();
-        Located { partition: partition_of(key), hash: self.hash(key), hint }
+        Located { partition: partition_of(key), db, hash: self.hash(key), hint }
     }
 }
 
@@ -372,6 +385,8 @@ impl Keyspace {
 pub struct Located {
     /// Number of the partition.
     pub partition: u16,
+    /// Number of the database that it is looked for in beforehand.
+    pub db: u8,
     /// Keyed hash.
     pub hash: u64,
     /// Where it is, as far as that was found out before its partition is locked.
@@ -443,8 +458,18 @@ impl<'a> Keys<'a> {
         self.hold_many(&mut (0..PARTITIONS as u16).collect());
     }
 
-    /// Reports the bytes that changed, hands each new record to `notify`, and unlocks.
+    /// Reports the bytes that changed and unlocks, after [`Self::hold_one`] and if nobody wants
+    /// notifications.
     #[inline]
+    pub fn release_one(&mut self) {
+        if let Some(One { mut shard, .. }) = self.one.take()
+            && shard.is_changed
+        {
+            self.stats.add_bytes(shard.take_bytes_delta());
+        }
+    }
+
+    /// Reports the bytes that changed, hands each new record to `notify`, and unlocks.
     pub fn release(&mut self, notify: Option<&mut dyn FnMut(Effect<'_>)>) {
         if let Some(One { mut shard, .. }) = self.one.take() {
             if let Some(notify) = notify {
@@ -489,7 +514,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The shard of a key with the key's hash. The command must have declared the key.
-    #[inline]
+    #[inline(always)]
     fn shard_of<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, Key<'k>)
     where
         'a: 'k,
@@ -513,7 +538,7 @@ impl<'a> Keys<'a> {
 
     #[cold]
     fn place_of_another<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, u16, Key<'k>) {
-        let at = self.keyspace.locate(key);
+        let at = self.keyspace.locate(key, self.db);
         (self.held_shard(at.partition), at.partition, Key::new(key, at.hash))
     }
 
@@ -550,7 +575,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Reads a key: counts a hit or miss, notes the use.
-    #[inline]
+    #[inline(always)]
     pub fn get(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
         let stats = self.stats;
         let entry = self.get_uncounted(key);
@@ -559,7 +584,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Reads a key on behalf of a write: no hit or miss.
-    #[inline]
+    #[inline(always)]
     pub fn get_uncounted(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
         let (db, now_ms) = (self.db, self.now_ms);
         let touch = self.touch.then_some(self.now_s);
@@ -599,7 +624,7 @@ impl<'a> Keys<'a> {
         let Shard { hasher, dbs, history, .. } = shard;
         let db = dbs.get_or_insert_with(at.1, || {
             let db = Db::new(*hasher, now_ms);
-            keyspace.partitions[at.0 as usize].cores[at.1 as usize].set(Some(db.core()));
+            keyspace.partition(at.0).cores[at.1 as usize].set(Some(db.core()));
             db
         });
         (db, history)
@@ -735,7 +760,7 @@ impl<'a> Keys<'a> {
                     let key = Key::new(key, hasher.hash(key));
                     watched == i && db.get(key).is_some_and(|e| !e.is_expired(now_ms))
                 });
-                keyspace.partitions[p as usize].cores[i as usize].set(None);
+                keyspace.partition(p).cores[i as usize].set(None);
                 flushed.push(db);
                 let change = Change::Flush;
                 let event = Event::Silent;
@@ -762,7 +787,7 @@ impl<'a> Keys<'a> {
             dbs.swap(a, b);
             for i in [a, b] {
                 let core = dbs.get(i).map(Db::core);
-                keyspace.partitions[p as usize].cores[i as usize].set(core);
+                keyspace.partition(p).cores[i as usize].set(core);
             }
             let (change, event) = (Change::Swap(b), Event::Silent);
             history.record(&Effect { db: a, key: b"", change, event, is_new: false });

@@ -69,7 +69,7 @@ impl Harness {
     pub fn run_args<T: AsRef<[u8]>>(&mut self, args: impl IntoIterator<Item = T>) -> Vec<u8> {
         let args = OwnedArgs::from_pieces(args);
         let args = args.as_args();
-        let (entry, located) = look_up(&self.shared, &mut Recent::default(), args);
+        let (entry, located) = look_up(&self.shared, &mut Recent::default(), args, 0);
         let request = Request { args, entry, first_key: located.as_ref() };
         let mut out = Output::default();
         self.timer.begin(&self.shared);

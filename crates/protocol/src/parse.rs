@@ -95,15 +95,14 @@ impl<'a> Args<'a> {
         &self.base[range.start as usize..][..range.len as usize]
     }
 
-    /// The name as a little-endian word, if it is at most eight bytes long and lies before as many
-    /// bytes of the buffer: one load whatever its length.
+    /// The eight bytes from the start of the name on, whatever of them belongs to it, as a
+    /// little-endian word, and the name's length; if the name lies in the buffer and that goes on as
+    /// far. One load whatever the length.
     #[inline]
     #[must_use]
-    pub fn name_word(&self) -> Option<(u64, usize)> {
+    pub fn name_word(&self) -> Option<(u64, u32)> {
         let Range { start, len } = *self.ranges.first()?;
-        let bytes = self.base.get(start as usize..)?.first_chunk::<8>()?;
-        let beyond = 64u32.checked_sub(len.checked_mul(8)?)?;
-        Some((u64::from_le_bytes(*bytes) & u64::MAX.unbounded_shr(beyond), len as usize))
+        Some((word_at(self.base, start)?, len))
     }
 
     /// Argument `i` as a shared buffer, if it has one of its own.
@@ -286,9 +285,9 @@ impl Parser {
     #[inline]
     pub fn next(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) -> Step {
         if self.args_left == 0
-            && let Some(end) = short_command(buffer, self.position, args, limits)
+            && let Some(end) = short_command(buffer, self.position as u32, args, limits)
         {
-            self.position = end;
+            self.position = end as usize;
             return Step::Command;
         }
         self.next_any(buffer, args, limits)
@@ -336,9 +335,10 @@ impl Parser {
     /// Reads arguments below 1000 bytes that are all there, the usual case; stops at any other.
     fn short_bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) {
         while self.args_left > 0 {
-            let Some((arg, end)) = short_bulk(buffer, self.position, limits) else { return };
+            let at = self.position as u32;
+            let Some((arg, end)) = short_bulk(buffer, at, limits) else { return };
             args.push(arg);
-            self.position = end;
+            self.position = end as usize;
             self.args_left -= 1;
         }
     }
@@ -432,23 +432,18 @@ impl Parser {
 
 /// Reads a command of two or three short arguments that is all there, as `GET key` and
 /// `SET key value`: what nearly all requests are. Returns where it ends; with `None` nothing is read.
-#[inline]
-fn short_command(
-    buffer: &[u8],
-    at: usize,
-    args: &mut Vec<Range>,
-    limits: &Limits,
-) -> Option<usize> {
+#[inline(always)]
+fn short_command(buffer: &[u8], at: u32, args: &mut Vec<Range>, limits: &Limits) -> Option<u32> {
     // Both head lines are one word: `*2`, `$3`, each with its line end.
     const HEAD: u64 = u64::from_le_bytes(*b"*\0\r\n$\0\r\n");
     const IN_HEAD: u64 = 0xffff_00ff_ffff_00ff;
-    let word = u64::from_le_bytes(*buffer.get(at..)?.first_chunk::<8>()?);
+    let word = word_at(buffer, at)?;
     let name_len = digit(word, 5);
     if word & IN_HEAD != HEAD || name_len > 9 {
         return None;
     }
-    let name = Range { start: at as u32 + 8, len: name_len as u32 };
-    let (key, end) = short_bulk(buffer, at + 8 + name_len as usize + 2, limits)?;
+    let name = Range { start: at + 8, len: name_len };
+    let (key, end) = short_bulk(buffer, at + 8 + name_len + 2, limits)?;
     match digit(word, 1) {
         2 => {
             args.extend_from_slice(&[name, key]);
@@ -464,41 +459,47 @@ fn short_command(
 }
 
 /// A bulk string below 1000 bytes at `at`, if it is all there, and where it ends.
-#[inline]
-fn short_bulk(buffer: &[u8], at: usize, limits: &Limits) -> Option<(Range, usize)> {
-    let word = u64::from_le_bytes(*buffer.get(at..)?.first_chunk::<8>()?);
-    let (header, len) = short_bulk_header(word)?;
+#[inline(always)]
+fn short_bulk(buffer: &[u8], at: u32, limits: &Limits) -> Option<(Range, u32)> {
+    let (header, len) = short_bulk_header(word_at(buffer, at)?)?;
     let start = at + header;
     let end = start + len + 2;
-    let is_there = end <= buffer.len() && len <= limits.bulk_bytes_max;
-    is_there.then_some((Range { start: start as u32, len: len as u32 }, end))
+    let is_there = end as usize <= buffer.len() && len as usize <= limits.bulk_bytes_max;
+    is_there.then_some((Range { start, len }, end))
+}
+
+/// Eight bytes as a little-endian word.
+#[inline(always)]
+fn word_at(buffer: &[u8], at: u32) -> Option<u64> {
+    let bytes = buffer.get(at as usize..at as usize + 8)?.first_chunk::<8>()?;
+    Some(u64::from_le_bytes(*bytes))
 }
 
 /// Bytes of the header that `word` begins with, and the length it tells, of a bulk string below
 /// 1000 bytes.
-#[inline]
-fn short_bulk_header(word: u64) -> Option<(usize, usize)> {
+#[inline(always)]
+fn short_bulk_header(word: u64) -> Option<(u32, u32)> {
     const ONE_DIGIT: u64 = u64::from_le_bytes(*b"$\0\r\n\0\0\0\0");
     const TWO_DIGITS: u64 = u64::from_le_bytes(*b"$\0\0\r\n\0\0\0");
     const THREE_DIGITS: u64 = u64::from_le_bytes(*b"$\0\0\0\r\n\0\0");
     let (first, second) = (digit(word, 1), digit(word, 2));
     if word & 0xff_ff00_00ff == TWO_DIGITS {
         let is_number = first.wrapping_sub(1) <= 8 && second <= 9;
-        return is_number.then(|| (5, (first * 10 + second) as usize));
+        return is_number.then_some((5, first.wrapping_mul(10).wrapping_add(second)));
     }
     if word & 0xffff_00ff == ONE_DIGIT {
-        return (first <= 9).then_some((4, first as usize));
+        return (first <= 9).then_some((4, first));
     }
     let third = digit(word, 3);
     let is_number = first.wrapping_sub(1) <= 8 && second <= 9 && third <= 9;
     let is_header = word & 0xffff_0000_00ff == THREE_DIGITS && is_number;
-    is_header.then(|| (6, (first * 100 + second * 10 + third) as usize))
+    is_header.then(|| (6, first * 100 + second * 10 + third))
 }
 
 /// The digit that is byte `i` of a word; above 9 if it is none.
-#[inline]
-fn digit(word: u64, i: u32) -> u64 {
-    (word >> (8 * i) & 0xff).wrapping_sub(u64::from(b'0'))
+#[inline(always)]
+fn digit(word: u64, i: u32) -> u32 {
+    u32::from((word >> (8 * i)) as u8).wrapping_sub(u32::from(b'0'))
 }
 
 enum Line {

@@ -33,36 +33,37 @@ const fn make_tables() -> [[u16; 256]; 8] {
 /// Tables for eight bytes at a time ("slicing", Kounavis and Berry 2005): 4 KiB.
 static TABLES: [[u16; 256]; 8] = make_tables();
 
+/// The CRC after eight further bytes.
+#[inline(always)]
+fn crc16_word(crc: u16, c: &[u8; 8]) -> u16 {
+    TABLES[7][(c[0] ^ (crc >> 8) as u8) as usize]
+        ^ TABLES[6][(c[1] ^ crc as u8) as usize]
+        ^ TABLES[5][c[2] as usize]
+        ^ TABLES[4][c[3] as usize]
+        ^ TABLES[3][c[4] as usize]
+        ^ TABLES[2][c[5] as usize]
+        ^ TABLES[1][c[6] as usize]
+        ^ TABLES[0][c[7] as usize]
+}
+
+/// The CRC after one further byte.
+#[inline(always)]
+fn crc16_byte(crc: u16, byte: u8) -> u16 {
+    (crc << 8) ^ TABLES[0][((crc >> 8) as u8 ^ byte) as usize]
+}
+
 /// CRC16 with polynomial 0x1021 and start value 0.
-#[inline]
 #[must_use]
 pub fn crc16(bytes: &[u8]) -> u16 {
-    let mut crc = 0u16;
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    for c in chunks {
-        crc = TABLES[7][(c[0] ^ (crc >> 8) as u8) as usize]
-            ^ TABLES[6][(c[1] ^ crc as u8) as usize]
-            ^ TABLES[5][c[2] as usize]
-            ^ TABLES[4][c[3] as usize]
-            ^ TABLES[3][c[4] as usize]
-            ^ TABLES[2][c[5] as usize]
-            ^ TABLES[1][c[6] as usize]
-            ^ TABLES[0][c[7] as usize];
-    }
-    for &byte in rest {
-        crc = (crc << 8) ^ TABLES[0][((crc >> 8) as u8 ^ byte) as usize];
-    }
-    crc
+    let (words, rest) = bytes.as_chunks::<8>();
+    let crc = words.iter().fold(0, crc16_word);
+    rest.iter().fold(crc, |crc, &byte| crc16_byte(crc, byte))
 }
 
 /// The part of the key that decides its slot: what stands between the first `{` and the next `}`,
 /// if that is not empty, else the whole key.
-#[inline]
 #[must_use]
 pub fn hash_tag(key: &[u8]) -> &[u8] {
-    if !has_open_brace(key) {
-        return key;
-    }
     let Some(open) = memchr::memchr(b'{', key) else { return key };
     let inside = &key[open + 1..];
     match memchr::memchr(b'}', inside) {
@@ -71,22 +72,34 @@ pub fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
-/// Whether a `{` is in the key, eight bytes at a time: keys are too short for a library call.
-#[inline]
-fn has_open_brace(key: &[u8]) -> bool {
+/// Marks a byte of a word that is `{`, and perhaps further ones if there is one.
+#[inline(always)]
+fn marked_braces(word: &[u8; 8]) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let (words, rest) = key.as_chunks::<8>();
-    let in_words = words.iter().any(|word| {
-        let differences = u64::from_le_bytes(*word) ^ (ONES * b'{' as u64);
-        differences.wrapping_sub(ONES) & !differences & (ONES << 7) != 0
-    });
-    in_words || rest.contains(&b'{')
+    let differences = u64::from_le_bytes(*word) ^ (ONES * b'{' as u64);
+    differences.wrapping_sub(ONES) & !differences & (ONES << 7)
 }
 
-/// The hash slot of a key.
+/// The hash slot of a key. One pass over the key that also looks for a hash tag, of which most
+/// keys have none.
 #[inline]
 #[must_use]
 pub fn slot_of(key: &[u8]) -> u16 {
+    let (words, rest) = key.as_chunks::<8>();
+    let (mut crc, mut braces) = (0, 0);
+    for word in words {
+        crc = crc16_word(crc, word);
+        braces |= marked_braces(word);
+    }
+    for &byte in rest {
+        crc = crc16_byte(crc, byte);
+        braces |= u64::from(byte == b'{');
+    }
+    if braces == 0 { crc & (SLOTS - 1) } else { slot_of_tagged(key) }
+}
+
+#[cold]
+fn slot_of_tagged(key: &[u8]) -> u16 {
     crc16(hash_tag(key)) & (SLOTS - 1)
 }
 
@@ -127,6 +140,7 @@ mod tests {
         ];
         for (key, tag) in cases {
             assert_eq!(hash_tag(key), tag);
+            assert_eq!(slot_of(key), crc16_bit_by_bit(tag) & (SLOTS - 1));
         }
         assert_eq!(slot_of(b"foo"), 12182);
     }

@@ -83,52 +83,42 @@ struct Reader {
 
 impl Reader {
     /// Reads the next request and appends its arguments to `ranges`.
-    #[inline]
+    #[inline(always)]
     fn next(&mut self, bytes: &[u8], ranges: &mut Vec<Range>, limits: &Limits) -> Step {
-        if self.parser.is_inside_command() {
-            return self.go_on(bytes, ranges, limits);
+        let first = ranges.len();
+        if self.parser.is_inside_command() && self.take_up(ranges) {
+            return Step::Command;
         }
-        let first_range = ranges.len();
         let step = self.parser.next(bytes, ranges, limits);
         if step == Step::Incomplete {
-            self.args.extend(ranges.drain(first_range..));
+            self.args.extend(ranges.drain(first..));
         }
         step
     }
 
-    /// Reads on in a request of which a part came in an earlier turn.
+    /// Takes up a request of which a part came in an earlier turn. Returns whether it is complete.
     #[cold]
-    fn go_on(&mut self, bytes: &[u8], ranges: &mut Vec<Range>, limits: &Limits) -> Step {
-        let first_range = ranges.len();
+    fn take_up(&mut self, ranges: &mut Vec<Range>) -> bool {
         ranges.append(&mut self.args);
-        if let Some(mut value) = self.supplied.take() {
-            value.truncate(value.len() - 2);
-            if self.parser.supply_bulk(value, ranges) {
-                return Step::Command;
-            }
-        }
-        let step = self.parser.next(bytes, ranges, limits);
-        if step == Step::Incomplete {
-            self.args.extend(ranges.drain(first_range..));
-        }
-        step
+        let Some(mut value) = self.supplied.take() else { return false };
+        // Without its line end.
+        value.truncate(value.len() - 2);
+        self.parser.supply_bulk(value, ranges)
     }
 }
 
 /// A parsed request in the window.
 struct Parsed {
-    feed: u32,
     first_range: u32,
     ranges: u32,
-    /// The database that was selected when it was parsed.
-    db: u8,
     /// Where the next request begins.
     end: u32,
-    entry: Option<&'static Entry>,
-    located: Option<Located>,
+    /// Place of its key in the list of the window, or [`NONE`].
+    key: u32,
     /// Place of its arguments outside the buffers in the list of the window, or [`NONE`].
     owned: u32,
     error: Option<ProtocolError>,
+    entry: Option<&'static Entry>,
 }
 
 const NONE: u32 = u32::MAX;
@@ -149,23 +139,28 @@ fn in_one_piece(args: Args<'_>, following: &[u8]) -> Vec<u8> {
 #[derive(Default)]
 struct Window {
     parsed: Vec<Parsed>,
+    /// Number of a feed, and where in the list its requests end.
+    runs: Vec<(usize, usize)>,
+    keys: Vec<Located>,
     ranges: Vec<Range>,
     owned: Vec<Vec<Arc<Vec<u8>>>>,
 }
 
 impl Window {
-    /// Calls `f` with each key that was located, and the number of its database.
-    #[inline]
-    fn each_key(&mut self, mut f: impl FnMut(&mut Located, u8)) {
-        for parsed in &mut self.parsed {
-            if let Some(at) = &mut parsed.located {
-                f(at, parsed.db);
-            }
-        }
+    /// The arguments of a request that was parsed from `bytes`.
+    #[inline(always)]
+    fn args<'a>(&'a self, parsed: &Parsed, bytes: &'a [u8]) -> Args<'a> {
+        let owned = self.owned.get(parsed.owned as usize).map_or(&[][..], Vec::as_slice);
+        let first = parsed.first_range as usize;
+        Args::new(bytes, &self.ranges[first..first + parsed.ranges as usize], owned)
     }
 
-    fn owned(&self, parsed: &Parsed) -> &[Arc<Vec<u8>>] {
-        self.owned.get(parsed.owned as usize).map_or(&[], Vec::as_slice)
+    fn clear(&mut self) {
+        self.parsed.clear();
+        self.runs.clear();
+        self.keys.clear();
+        self.ranges.clear();
+        self.owned.clear();
     }
 }
 
@@ -406,12 +401,12 @@ impl<D: Driver> Worker<D> {
         while next < feeds.len() {
             self.fill_window(&mut feeds, &mut next, &mut window);
             self.prefetch(&mut window);
-            for run in window.parsed.chunk_by(|a, b| a.feed == b.feed) {
-                self.execute_run(&mut feeds[run[0].feed as usize], run, &window);
+            let mut start = 0;
+            for &(feed, end) in &window.runs {
+                self.execute_run(&mut feeds[feed], &window.parsed[start..end], &window);
+                start = end;
             }
-            window.parsed.clear();
-            window.ranges.clear();
-            window.owned.clear();
+            window.clear();
         }
         self.window = window;
         self.timer.end(&self.commands);
@@ -424,66 +419,77 @@ impl<D: Driver> Worker<D> {
 
     /// Parses requests until the window is full or no feed has a complete one left.
     fn fill_window(&mut self, feeds: &mut [Feed], next: &mut usize, window: &mut Window) {
-        let Window { parsed: list, ranges, owned: all_owned } = window;
         while let Some(feed) = feeds.get_mut(*next) {
-            let Some(connection) = self.connections.get(feed.token) else {
-                feed.is_stopped = true;
-                *next += 1;
-                continue;
-            };
-            let limits = Limits {
-                bulk_bytes_max: self.shared.config.hot.bulk_bytes_max.load(Relaxed) as usize,
-                args_max: i32::MAX as usize,
-                authenticated: connection.session.is_authenticated,
-            };
-            let db = connection.session.db;
-            let bytes = match &feed.source {
-                Source::Chunk(chunk) => self.driver.bytes(*chunk),
-                Source::Owned(bytes) => &bytes[..],
-            };
-            while !feed.is_stopped {
-                if list.len() == WINDOW {
-                    return;
-                }
-                let first_range = ranges.len();
-                let step = feed.reader.next(bytes, ranges, &limits);
-                if step == Step::Incomplete {
-                    break;
-                }
-                let mut parsed = Parsed {
-                    feed: *next as u32,
-                    first_range: first_range as u32,
-                    ranges: (ranges.len() - first_range) as u32,
-                    db,
-                    end: feed.reader.parser.position as u32,
-                    entry: None,
-                    located: None,
-                    owned: NONE,
-                    error: None,
-                };
-                if !feed.reader.parser.owned.is_empty() {
-                    parsed.owned = all_owned.len() as u32;
-                    all_owned.push(std::mem::take(&mut feed.reader.parser.owned));
-                }
-                if let Step::Error(error) = step {
-                    parsed.error = Some(error);
-                    list.push(parsed);
-                    break;
-                }
-                let owned = all_owned.get(parsed.owned as usize).map_or(&[][..], Vec::as_slice);
-                let args = Args::new(bytes, &ranges[first_range..], owned);
-                (parsed.entry, parsed.located) = look_up(&self.shared, &mut self.recent, args);
-                if let Some(at) = &parsed.located {
-                    self.shared.keyspace.prefetch_partition(at);
-                }
-                list.push(parsed);
-                if !limits.authenticated {
-                    // What follows AUTH is read under other limits, so it waits for AUTH to run.
-                    return;
-                }
+            let first = window.parsed.len();
+            let is_read = self.read_feed(feed, window);
+            if window.parsed.len() > first {
+                window.runs.push((*next, window.parsed.len()));
+            }
+            if !is_read {
+                return;
             }
             *next += 1;
         }
+    }
+
+    /// Parses requests of a feed. Returns whether it has no further one for this turn.
+    fn read_feed(&mut self, feed: &mut Feed, window: &mut Window) -> bool {
+        let Some(connection) = self.connections.get(feed.token) else {
+            feed.is_stopped = true;
+            return true;
+        };
+        let limits = Limits {
+            bulk_bytes_max: self.shared.config.hot.bulk_bytes_max.load(Relaxed) as usize,
+            args_max: i32::MAX as usize,
+            authenticated: connection.session.is_authenticated,
+        };
+        let db = connection.session.db;
+        let bytes = match &feed.source {
+            Source::Chunk(chunk) => self.driver.bytes(*chunk),
+            Source::Owned(bytes) => &bytes[..],
+        };
+        while !feed.is_stopped {
+            if window.parsed.len() == WINDOW {
+                return false;
+            }
+            let first_range = window.ranges.len();
+            let step = feed.reader.next(bytes, &mut window.ranges, &limits);
+            if step == Step::Incomplete {
+                return true;
+            }
+            let mut parsed = Parsed {
+                first_range: first_range as u32,
+                ranges: (window.ranges.len() - first_range) as u32,
+                end: feed.reader.parser.position as u32,
+                key: NONE,
+                owned: NONE,
+                error: None,
+                entry: None,
+            };
+            if !feed.reader.parser.owned.is_empty() {
+                parsed.owned = window.owned.len() as u32;
+                window.owned.push(std::mem::take(&mut feed.reader.parser.owned));
+            }
+            if let Step::Error(error) = step {
+                parsed.error = Some(error);
+                window.parsed.push(parsed);
+                return true;
+            }
+            let args = window.args(&parsed, bytes);
+            let (entry, located) = look_up(&self.shared, &mut self.recent, args, db);
+            parsed.entry = entry;
+            if let Some(at) = located {
+                self.shared.keyspace.prefetch_partition(&at);
+                parsed.key = window.keys.len() as u32;
+                window.keys.push(at);
+            }
+            window.parsed.push(parsed);
+            if !limits.authenticated {
+                // What follows AUTH is read under other limits, so it waits for AUTH to run.
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes all keys of a window towards the cache together, step by step.
@@ -491,11 +497,12 @@ impl<D: Driver> Worker<D> {
         if window.parsed.len() < PREFETCH_MIN {
             return;
         }
-        window.each_key(|at, db| self.shared.keyspace.begin_hint(at, db));
-        window.each_key(|at, _| at.hint.find_block(at.hash));
-        window.each_key(|at, _| at.hint.find_bucket());
-        window.each_key(|at, _| at.hint.find_entry(at.hash));
-        window.each_key(|at, _| at.hint.find_overflow(at.hash));
+        let keys = &mut window.keys;
+        keys.iter_mut().for_each(|at| self.shared.keyspace.begin_hint(at));
+        keys.iter_mut().for_each(|at| at.hint.find_block(at.hash));
+        keys.iter_mut().for_each(|at| at.hint.find_bucket());
+        keys.iter_mut().for_each(|at| at.hint.find_entry(at.hash));
+        keys.iter().for_each(|at| at.hint.find_overflow(at.hash));
     }
 
     /// Executes requests of one connection.
@@ -525,9 +532,7 @@ impl<D: Driver> Worker<D> {
             if let Some(error) = parsed.error {
                 executor.fail(&format!("ERR Protocol error: {}", error.text()));
             } else {
-                let first = parsed.first_range as usize;
-                let ranges = &window.ranges[first..first + parsed.ranges as usize];
-                let args = Args::new(bytes, ranges, window.owned(parsed));
+                let args = window.args(parsed, bytes);
                 if executor.may_be_paused()
                     && is_paused(&self.shared, now_ms, parsed.entry, executor.session())
                 {
@@ -538,7 +543,7 @@ impl<D: Driver> Worker<D> {
                     }
                     break;
                 }
-                let first_key = parsed.located.as_ref();
+                let first_key = window.keys.get(parsed.key as usize);
                 let request = Request { args, entry: parsed.entry, first_key };
                 executor.execute(&request);
             }

@@ -70,7 +70,13 @@ impl KeyHasher {
         for word in words {
             state.absorb(u64::from_le_bytes(*word));
         }
-        state.absorb((key.len() as u64) << 56 | load_short(rest));
+        let rest = match key.last_chunk::<8>() {
+            // The key's last bytes without those of the word before: two shifts, since one by 64
+            // would be none.
+            Some(last) => u64::from_le_bytes(*last) >> 8 >> (56 - 8 * rest.len()),
+            None => load_short(rest),
+        };
+        state.absorb((key.len() as u64) << 56 | rest);
         state.v2 ^= 0xff;
         state.round();
         state.round();

@@ -109,6 +109,7 @@ impl<'a> EntryRef<'a> {
     }
 
     /// The value's buffer, when it has one of its own, shared.
+    #[inline]
     #[must_use]
     pub fn blob(&self) -> Option<Arc<Blob>> {
         self.entry.blob()
@@ -555,6 +556,7 @@ impl Db {
         Some(self.remove_place(key.hash, place))
     }
 
+    #[inline(never)]
     fn remove_place(&mut self, hash: u64, place: Place) -> Removed {
         let owned = self.table.remove(hash, place);
         let entry = owned.entry();

@@ -52,7 +52,9 @@ const LEVEL_MAX: u32 = 24;
 const BLOCKS: usize =
     ((LEVEL_MAX + SPREAD_MIN_LOG2 + 1 - FIRST_ORDER) * BLOCKS_PER_DOUBLING + 1) as usize;
 
-const ADDRESS: u64 = (1 << 48) - 1;
+/// A word's tag is above its address.
+const TAG_SHIFT: u32 = 48;
+const ADDRESS: u64 = (1 << TAG_SHIFT) - 1;
 /// Set in the last word of a bucket that links to an overflow bucket.
 const LINK: u64 = 1;
 
@@ -304,10 +306,9 @@ fn prefetch_next(bucket: &Bucket) {
 /// Brings the entry with the tag of `hash` towards the cache, if the bucket has one.
 #[inline]
 fn prefetch_tagged(bucket: &Bucket, hash: u64) -> Option<u32> {
-    let tag = tag_of(hash);
     for (slot, word) in (0..).zip(&bucket.words) {
         let word = word.load(Relaxed);
-        if word & !ADDRESS == tag {
+        if is_tagged(word, hash) {
             // The address is only computed with, never followed: the entry may be gone.
             let line = (word & ADDRESS) as *const u8;
             prefetch(line);
@@ -387,7 +388,13 @@ fn prefetch(line: *const u8) {
 /// looks like a match.
 #[inline]
 fn tag_of(hash: u64) -> u64 {
-    (hash & !ADDRESS) | 1 << 48
+    (hash & !ADDRESS) | 1 << TAG_SHIFT
+}
+
+/// Whether a word of a bucket has the tag of a hash.
+#[inline]
+fn is_tagged(word: u64, hash: u64) -> bool {
+    word >> TAG_SHIFT == tag_of(hash) >> TAG_SHIFT
 }
 
 /// Cores are never freed: a table that is dropped leaves its core for the next one.
@@ -468,32 +475,35 @@ impl Table {
     }
 
     /// The place of `key`, if the table has it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, key: Key<'_>) -> Option<Place> {
-        let bucket = match key.hint {
-            Some(&Hint { epoch, stage: Stage::Bucket { bucket, slot } })
-                if epoch == self.core.epoch.load(Relaxed) =>
-            {
-                let word = &bucket.words[slot as usize % WORDS];
-                if word.load(Relaxed) & !ADDRESS == tag_of(key.hash) {
-                    let place = Place(word);
-                    if is_same(place.entry().key(), key.bytes) {
-                        return Some(place);
-                    }
-                }
-                bucket
-            }
-            _ => self.core.bucket(self.core.shape().bucket_of(key.hash))?,
+        let Some(&Hint { epoch, stage: Stage::Bucket { bucket, slot } }) = key.hint else {
+            return self.find_unhinted(key);
         };
+        if epoch != self.core.epoch.load(Relaxed) {
+            return self.find_unhinted(key);
+        }
+        let word = &bucket.words[slot as usize % WORDS];
+        if is_tagged(word.load(Relaxed), key.hash) {
+            let place = Place(word);
+            if is_same(place.entry().key(), key.bytes) {
+                return Some(place);
+            }
+        }
         Self::search(bucket, key.hash, key.bytes)
     }
 
+    #[inline(never)]
+    fn find_unhinted(&self, key: Key<'_>) -> Option<Place> {
+        let bucket = self.core.bucket(self.core.shape().bucket_of(key.hash))?;
+        Self::search(bucket, key.hash, key.bytes)
+    }
+
+    #[inline(never)]
     fn search(mut bucket: &'static Bucket, hash: u64, key: &[u8]) -> Option<Place> {
-        let tag = tag_of(hash);
         loop {
             for word in &bucket.words {
-                let value = word.load(Relaxed);
-                if value & !ADDRESS != tag {
+                if !is_tagged(word.load(Relaxed), hash) {
                     continue;
                 }
                 let place = Place(word);
@@ -699,7 +709,7 @@ impl Table {
         while let Some(here) = bucket {
             for word in &here.words {
                 let value = word.load(Relaxed);
-                if value & !ADDRESS == tag_of(hash) {
+                if is_tagged(value, hash) {
                     found.push(Place(word));
                 }
             }
@@ -759,9 +769,18 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
         return false;
     }
-    if a.len() < 8 {
-        return load_short(a) == load_short(b);
+    if a.len() > 16 {
+        return is_same_long(a, b);
     }
+    let is_end_same = a.last_chunk::<8>() == b.last_chunk::<8>();
+    match (a.first_chunk::<8>(), b.first_chunk::<8>()) {
+        (Some(start_a), Some(start_b)) => start_a == start_b && is_end_same,
+        _ => load_short(a) == load_short(b),
+    }
+}
+
+#[inline(never)]
+fn is_same_long(a: &[u8], b: &[u8]) -> bool {
     if a.len() > 64 {
         return a == b;
     }

@@ -200,6 +200,7 @@ impl EntryPtr {
         self.bytes(offset, len)
     }
 
+    #[inline]
     pub(crate) fn is_external(self) -> bool {
         self.flags() & EXTERNAL != 0
     }
@@ -209,6 +210,7 @@ impl EntryPtr {
     }
 
     /// The blob, shared.
+    #[inline]
     pub(crate) fn blob(self) -> Option<Arc<Blob>> {
         if !self.is_external() {
             return None;
