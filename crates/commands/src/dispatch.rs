@@ -187,7 +187,7 @@ impl<'a> Executor<'a> {
 
     /// Runs one request and appends the reply.
     #[inline(always)]
-    pub fn execute(&mut self, request: &Request<'a>) {
+    pub fn execute(&mut self, request: Request<'a>) {
         if self.is_ordinary
             && let Some(entry) = request.entry
             && let Some(at) = request.first_key
@@ -195,7 +195,7 @@ impl<'a> Executor<'a> {
         {
             return self.execute_plain(request.args, entry, at);
         }
-        self.execute_any(request);
+        self.execute_any(&{ request });
     }
 
     /// Runs a plain command in ordinary state: what remains of [`Self::execute_any`] then.
@@ -205,7 +205,7 @@ impl<'a> Executor<'a> {
             self.end_run();
             self.cx.entry = entry;
         }
-        self.cx.keys.hold_one(args.get(1), at);
+        self.cx.keys.hold_one(at);
         let failed = run(&mut self.cx, args);
         self.cx.keys.release_one();
         self.run.0 += 1;
@@ -519,7 +519,7 @@ fn hold<'a>(
     entry: &'static Entry,
 ) {
     if let Some(at) = request.first_key {
-        return keys.hold_one(request.args.get(1), at);
+        return keys.hold_one(at);
     }
     match entry.row.keys {
         Keys::None | Keys::Each => {}

@@ -344,13 +344,6 @@ impl Keyspace {
         &self.partitions[number as usize % PARTITIONS]
     }
 
-    /// The keyed hash of a key.
-    #[inline]
-    #[must_use]
-    pub fn hash(&self, key: &[u8]) -> u64 {
-        self.hasher.hash(key)
-    }
-
     /// Locks one partition.
     #[inline]
     pub fn lock(&self, partition: u16) -> MutexGuard<'_, Shard> {
@@ -371,18 +364,30 @@ impl Keyspace {
         at.hint = self.partition(at.partition).cores[at.db as usize % DATABASES].hint();
     }
 
-    /// Partition and hash of a key of a database.
-    #[inline]
+    /// Where a key of a database belongs.
+    #[inline(always)]
     #[must_use]
     pub fn locate(&self, key: &[u8], db: u8) -> Located {
-        let hint = Hint::default();
-        Located { partition: partition_of(key), db, hash: self.hash(key), hint }
+        let (partition, hash) = self.place_and_hash(key);
+        let (start, len) = (key.as_ptr().addr(), key.len() as u32);
+        Located { start, len, partition, db, hash, hint: Hint::default() }
+    }
+
+    /// Partition and keyed hash of a key. Not copied to where it is called from, so that its result
+    /// comes in two registers.
+    #[inline(never)]
+    fn place_and_hash(&self, key: &[u8]) -> (u16, u64) {
+        (partition_of(key), self.hasher.hash(key))
     }
 }
 
 /// Where a key belongs.
 #[derive(Clone, Copy, Debug)]
 pub struct Located {
+    /// Address of the key in the request that it is an argument of, by which it is known again.
+    start: usize,
+    /// Length of the key.
+    len: u32,
     /// Number of the partition.
     pub partition: u16,
     /// Number of the database that it is looked for in beforehand.
@@ -393,19 +398,17 @@ pub struct Located {
     pub hint: Hint,
 }
 
-/// A partition that is held for one key, which is known again by its address.
+/// A partition that is held for one key.
 #[derive(Debug)]
 struct One<'a> {
-    start: *const u8,
-    len: usize,
     at: &'a Located,
     shard: MutexGuard<'a, Shard>,
 }
 
 impl One<'_> {
-    #[inline]
+    #[inline(always)]
     fn is_for(&self, key: &[u8]) -> bool {
-        std::ptr::eq(self.start, key.as_ptr()) && self.len == key.len()
+        self.at.start == key.as_ptr().addr() && self.at.len as usize == key.len()
     }
 }
 
@@ -440,9 +443,9 @@ impl<'a> Keys<'a> {
 
     /// Locks the partition of one key that was located before.
     #[inline]
-    pub fn hold_one(&mut self, key: &[u8], at: &'a Located) {
+    pub fn hold_one(&mut self, at: &'a Located) {
         let shard = self.keyspace.lock(at.partition);
-        self.one = Some(One { start: key.as_ptr(), len: key.len(), at, shard });
+        self.one = Some(One { at, shard });
     }
 
     /// Locks the partitions named, in ascending order whatever the order given.
@@ -538,8 +541,8 @@ impl<'a> Keys<'a> {
 
     #[cold]
     fn place_of_another<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, u16, Key<'k>) {
-        let at = self.keyspace.locate(key, self.db);
-        (self.held_shard(at.partition), at.partition, Key::new(key, at.hash))
+        let (partition, hash) = self.keyspace.place_and_hash(key);
+        (self.held_shard(partition), partition, Key::new(key, hash))
     }
 
     #[inline]

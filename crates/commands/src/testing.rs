@@ -74,7 +74,7 @@ impl Harness {
         let mut out = Output::default();
         self.timer.begin(&self.shared);
         let Harness { shared, worker, session, timer } = self;
-        Executor::new(shared, worker, session, timer, &mut out).execute(&request);
+        Executor::new(shared, worker, session, timer, &mut out).execute(request);
         timer.end(worker);
         flatten(&out)
     }

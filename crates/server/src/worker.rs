@@ -183,6 +183,8 @@ pub(crate) struct Worker<D: Driver> {
     is_resuming: bool,
     #[allow(clippy::vec_box, reason = "outputs travel between here and the back end boxed")]
     pool: Vec<Box<Output>>,
+    /// When the last turn ended, on the clock of `next_tick_ms`.
+    turn_ended_ms: u64,
     next_tick_ms: u64,
     ticks: u64,
     /// Partition whose expiry goes on, while a round of it is not finished.
@@ -207,6 +209,7 @@ impl<D: Driver> Worker<D> {
             again: Vec::new(),
             is_resuming: false,
             pool: Vec::new(),
+            turn_ended_ms: 0,
             next_tick_ms: 0,
             ticks: 0,
             expiring: None,
@@ -262,8 +265,8 @@ impl<D: Driver> Worker<D> {
         if self.expiring.is_some() || self.is_resuming || !self.again.is_empty() {
             return Duration::ZERO;
         }
-        let now = clock::mono_ms();
-        Duration::from_millis(self.next_tick_ms.saturating_sub(now).clamp(1, upkeep::TICK_MS))
+        let left_ms = self.next_tick_ms.saturating_sub(self.turn_ended_ms);
+        Duration::from_millis(left_ms.clamp(1, upkeep::TICK_MS))
     }
 
     fn handle(&mut self, event: Event) {
@@ -466,16 +469,18 @@ impl<D: Driver> Worker<D> {
                 error: None,
                 entry: None,
             };
+            let mut owned = &[][..];
             if !feed.reader.parser.owned.is_empty() {
                 parsed.owned = window.owned.len() as u32;
                 window.owned.push(std::mem::take(&mut feed.reader.parser.owned));
+                owned = window.owned.last().map_or(&[], Vec::as_slice);
             }
             if let Step::Error(error) = step {
                 parsed.error = Some(error);
                 window.parsed.push(parsed);
                 return true;
             }
-            let args = window.args(&parsed, bytes);
+            let args = Args::new(bytes, &window.ranges[first_range..], owned);
             let (entry, located) = look_up(&self.shared, &mut self.recent, args, db);
             parsed.entry = entry;
             if let Some(at) = located {
@@ -498,7 +503,8 @@ impl<D: Driver> Worker<D> {
             return;
         }
         let keys = &mut window.keys;
-        keys.iter_mut().for_each(|at| self.shared.keyspace.begin_hint(at));
+        let keyspace = &self.shared.keyspace;
+        keys.iter_mut().for_each(|at| keyspace.begin_hint(at));
         keys.iter_mut().for_each(|at| at.hint.find_block(at.hash));
         keys.iter_mut().for_each(|at| at.hint.find_bucket());
         keys.iter_mut().for_each(|at| at.hint.find_entry(at.hash));
@@ -545,7 +551,7 @@ impl<D: Driver> Worker<D> {
                 }
                 let first_key = window.keys.get(parsed.key as usize);
                 let request = Request { args, entry: parsed.entry, first_key };
-                executor.execute(&request);
+                executor.execute(request);
             }
             feed.done = parsed.end as usize;
             if executor.session().is_closing {

@@ -478,10 +478,10 @@ impl Table {
     #[inline(always)]
     pub(crate) fn find(&self, key: Key<'_>) -> Option<Place> {
         let Some(&Hint { epoch, stage: Stage::Bucket { bucket, slot } }) = key.hint else {
-            return self.find_unhinted(key);
+            return self.find_unhinted(key.hash, key.bytes);
         };
         if epoch != self.core.epoch.load(Relaxed) {
-            return self.find_unhinted(key);
+            return self.find_unhinted(key.hash, key.bytes);
         }
         let word = &bucket.words[slot as usize % WORDS];
         if is_tagged(word.load(Relaxed), key.hash) {
@@ -494,9 +494,9 @@ impl Table {
     }
 
     #[inline(never)]
-    fn find_unhinted(&self, key: Key<'_>) -> Option<Place> {
-        let bucket = self.core.bucket(self.core.shape().bucket_of(key.hash))?;
-        Self::search(bucket, key.hash, key.bytes)
+    fn find_unhinted(&self, hash: u64, key: &[u8]) -> Option<Place> {
+        let bucket = self.core.bucket(self.core.shape().bucket_of(hash))?;
+        Self::search(bucket, hash, key)
     }
 
     #[inline(never)]
