@@ -185,28 +185,27 @@ impl<'a> Executor<'a> {
         self.cx.session.is_closing = true;
     }
 
-    /// Runs one request and appends the reply.
-    #[inline(always)]
-    pub fn execute(&mut self, request: Request<'a>) {
-        if self.is_ordinary
-            && let Some(entry) = request.entry
-            && let Some(at) = request.first_key
-            && entry.is_plain_with(request.args.len())
-        {
-            return self.execute_plain(request.args, entry, at);
-        }
-        self.execute_any(&{ request });
+    /// Whether client and server are in their ordinary state, in which a plain command (see
+    /// [`Entry::is_plain_with`]) may be given to [`Self::execute_plain`].
+    #[inline]
+    #[must_use]
+    pub fn is_ordinary(&self) -> bool {
+        self.is_ordinary
     }
 
-    /// Runs a plain command in ordinary state: what remains of [`Self::execute_any`] then.
+    /// Runs a plain command in ordinary state: what remains of [`Self::execute`] then. The client
+    /// goes on after it, whatever it did.
     #[inline(always)]
-    fn execute_plain(&mut self, args: Args<'_>, entry: &'static Entry, at: &'a Located) {
+    pub fn execute_plain(&mut self, request: Request<'a>) {
+        let (Some(entry), Some(at)) = (request.entry, request.first_key) else {
+            return self.execute(request);
+        };
         if !std::ptr::eq(self.cx.entry, entry) {
             self.end_run();
             self.cx.entry = entry;
         }
         self.cx.keys.hold_one(at);
-        let failed = run(&mut self.cx, args);
+        let failed = run(&mut self.cx, request.args);
         self.cx.keys.release_one();
         self.run.0 += 1;
         self.run.1 += u32::from(failed);
@@ -222,13 +221,14 @@ impl<'a> Executor<'a> {
         }
     }
 
+    /// Runs one request and appends the reply.
     #[inline(never)]
-    fn execute_any(&mut self, request: &Request<'a>) {
+    pub fn execute(&mut self, request: Request<'a>) {
         self.end_run();
         let mark = self.cx.reply.output().mark();
-        let result = match resolve(request) {
-            Ok(entry) => checked(&mut self.cx, self.timer, request, entry),
-            Err(_) if is_http(request) => {
+        let result = match resolve(&request) {
+            Ok(entry) => checked(&mut self.cx, self.timer, &request, entry),
+            Err(_) if is_http(&request) => {
                 hang_up(&mut self.cx);
                 Ok(())
             }

@@ -12,7 +12,7 @@ pub use typed::Editor;
 
 use crate::stats::WorkerStats;
 use hypercache_journal::{Change, Effect, Event, Log};
-use hypercache_protocol::slot::slot_of;
+use hypercache_protocol::slot::{SLOTS, SlotFinder, slot_of};
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::{
@@ -33,7 +33,12 @@ pub const DATABASES: usize = 16;
 #[inline]
 #[must_use]
 pub fn partition_of(key: &[u8]) -> u16 {
-    slot_of(key) / 16
+    partition_of_slot(slot_of(key))
+}
+
+#[inline]
+fn partition_of_slot(slot: u16) -> u16 {
+    slot / (SLOTS / PARTITIONS as u16)
 }
 
 /// Raised when a watched key changes; shared by the session and the shards it watches keys in.
@@ -373,11 +378,17 @@ impl Keyspace {
         Located { start, len, partition, db, hash, hint: Hint::default() }
     }
 
-    /// Partition and keyed hash of a key. Not copied to where it is called from, so that its result
-    /// comes in two registers.
+    /// Partition and keyed hash of a key, in one pass over it. Not copied to where it is called from,
+    /// so that its result comes in two registers.
     #[inline(never)]
     fn place_and_hash(&self, key: &[u8]) -> (u16, u64) {
-        (partition_of(key), self.hasher.hash(key))
+        let (words, rest) = key.as_chunks::<8>();
+        let (mut slot, mut hash) = (SlotFinder::default(), self.hasher.begin());
+        for word in words {
+            slot.add(word);
+            hash.add(word);
+        }
+        (partition_of_slot(slot.finish(rest, key)), hash.finish(rest, key))
     }
 }
 

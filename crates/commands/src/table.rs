@@ -442,7 +442,7 @@ impl Default for Recent {
 
 impl Recent {
     /// The entry of a command's name in any case; see [`Table::get`].
-    #[inline]
+    #[inline(always)]
     pub fn get(&mut self, args: Args<'_>) -> Option<&'static Entry> {
         match args.name_word() {
             Some((word, len)) if len == self.len && word & self.mask == self.word => {
@@ -452,6 +452,7 @@ impl Recent {
         }
     }
 
+    #[inline(never)]
     fn get_another(&mut self, name: &[u8]) -> Option<&'static Entry> {
         let entry = table().get(name)?;
         if name.len() <= size_of::<u64>() {

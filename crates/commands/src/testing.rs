@@ -74,7 +74,14 @@ impl Harness {
         let mut out = Output::default();
         self.timer.begin(&self.shared);
         let Harness { shared, worker, session, timer } = self;
-        Executor::new(shared, worker, session, timer, &mut out).execute(request);
+        let is_plain = located.is_some() && entry.is_some_and(|e| e.is_plain_with(args.len()));
+        let mut executor = Executor::new(shared, worker, session, timer, &mut out);
+        if is_plain && executor.is_ordinary() {
+            executor.execute_plain(request);
+        } else {
+            executor.execute(request);
+        }
+        drop(executor);
         timer.end(worker);
         flatten(&out)
     }

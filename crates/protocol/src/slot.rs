@@ -72,30 +72,44 @@ pub fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
-/// Marks a byte of a word that is `{`, and perhaps further ones if there is one.
-#[inline(always)]
-fn marked_braces(word: &[u8; 8]) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let differences = u64::from_le_bytes(*word) ^ (ONES * b'{' as u64);
-    differences.wrapping_sub(ONES) & !differences & (ONES << 7)
+/// Finds the slot of a key that is handed in word by word, by whoever has other use for the words.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SlotFinder {
+    crc: u16,
+    /// Not 0 once there was a `{`: only then is there a hash tag.
+    braces: u64,
 }
 
-/// The hash slot of a key. One pass over the key that also looks for a hash tag, of which most
-/// keys have none.
-#[inline]
+impl SlotFinder {
+    /// Takes the next eight bytes.
+    #[inline(always)]
+    pub fn add(&mut self, word: &[u8; 8]) {
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        self.crc = crc16_word(self.crc, word);
+        let differences = u64::from_le_bytes(*word) ^ (ONES * b'{' as u64);
+        // The highest bit of the lowest byte that is `{` is left, and perhaps of further ones.
+        self.braces |= differences.wrapping_sub(ONES) & !differences & (ONES << 7);
+    }
+
+    /// Takes the fewer bytes that are left of `key` and returns its slot.
+    #[inline(always)]
+    #[must_use]
+    pub fn finish(mut self, rest: &[u8], key: &[u8]) -> u16 {
+        for &byte in rest {
+            self.crc = crc16_byte(self.crc, byte);
+            self.braces |= u64::from(byte == b'{');
+        }
+        if self.braces == 0 { self.crc & (SLOTS - 1) } else { slot_of_tagged(key) }
+    }
+}
+
+/// The hash slot of a key.
 #[must_use]
 pub fn slot_of(key: &[u8]) -> u16 {
     let (words, rest) = key.as_chunks::<8>();
-    let (mut crc, mut braces) = (0, 0);
-    for word in words {
-        crc = crc16_word(crc, word);
-        braces |= marked_braces(word);
-    }
-    for &byte in rest {
-        crc = crc16_byte(crc, byte);
-        braces |= u64::from(byte == b'{');
-    }
-    if braces == 0 { crc & (SLOTS - 1) } else { slot_of_tagged(key) }
+    let mut finder = SlotFinder::default();
+    words.iter().for_each(|word| finder.add(word));
+    finder.finish(rest, key)
 }
 
 #[cold]

@@ -117,6 +117,8 @@ struct Parsed {
     key: u32,
     /// Place of its arguments outside the buffers in the list of the window, or [`NONE`].
     owned: u32,
+    /// Whether it runs as a plain command in ordinary state.
+    is_plain: bool,
     error: Option<ProtocolError>,
     entry: Option<&'static Entry>,
 }
@@ -174,7 +176,8 @@ pub(crate) struct Worker<D: Driver> {
     timer: Timer,
     connections: Connections,
     feeds: Vec<Feed>,
-    window: Window,
+    /// Not there while its requests are executed.
+    window: Option<Box<Window>>,
     recent: Recent,
     dirty: Vec<Token>,
     /// Connections with requests that were left for the next turn.
@@ -203,7 +206,7 @@ impl<D: Driver> Worker<D> {
             timer: Timer::new(),
             connections: Connections::default(),
             feeds: Vec::new(),
-            window: Window::default(),
+            window: None,
             recent: Recent::default(),
             dirty: Vec::new(),
             again: Vec::new(),
@@ -398,7 +401,7 @@ impl<D: Driver> Worker<D> {
     /// Executes all requests that are complete.
     fn process(&mut self) {
         let mut feeds = std::mem::take(&mut self.feeds);
-        let mut window = std::mem::take(&mut self.window);
+        let mut window = self.window.take().unwrap_or_default();
         let mut next = 0;
         self.timer.begin(&self.shared);
         while next < feeds.len() {
@@ -411,7 +414,7 @@ impl<D: Driver> Worker<D> {
             }
             window.clear();
         }
-        self.window = window;
+        self.window = Some(window);
         self.timer.end(&self.commands);
         for feed in feeds.drain(..) {
             self.keep_rest(feed);
@@ -435,7 +438,9 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Parses requests of a feed. Returns whether it has no further one for this turn.
+    /// Parses requests of a feed. Returns whether it has no further one for this turn. A function of
+    /// its own, so that its loop has the registers to itself.
+    #[inline(never)]
     fn read_feed(&mut self, feed: &mut Feed, window: &mut Window) -> bool {
         let Some(connection) = self.connections.get(feed.token) else {
             feed.is_stopped = true;
@@ -466,6 +471,7 @@ impl<D: Driver> Worker<D> {
                 end: feed.reader.parser.position as u32,
                 key: NONE,
                 owned: NONE,
+                is_plain: false,
                 error: None,
                 entry: None,
             };
@@ -486,6 +492,7 @@ impl<D: Driver> Worker<D> {
             if let Some(at) = located {
                 self.shared.keyspace.prefetch_partition(&at);
                 parsed.key = window.keys.len() as u32;
+                parsed.is_plain = entry.is_some_and(|entry| entry.is_plain_with(args.len()));
                 window.keys.push(at);
             }
             window.parsed.push(parsed);
@@ -507,11 +514,14 @@ impl<D: Driver> Worker<D> {
         keys.iter_mut().for_each(|at| keyspace.begin_hint(at));
         keys.iter_mut().for_each(|at| at.hint.find_block(at.hash));
         keys.iter_mut().for_each(|at| at.hint.find_bucket());
-        keys.iter_mut().for_each(|at| at.hint.find_entry(at.hash));
-        keys.iter().for_each(|at| at.hint.find_overflow(at.hash));
+        let found = keys.iter_mut().map(|at| usize::from(at.hint.find_entry(at.hash))).sum::<usize>();
+        if found < keys.len() {
+            keys.iter().for_each(|at| at.hint.find_overflow(at.hash));
+        }
     }
 
-    /// Executes requests of one connection.
+    /// Executes requests of one connection. A function of its own, as [`Self::read_feed`].
+    #[inline(never)]
     fn execute_run(&mut self, feed: &mut Feed, run: &[Parsed], window: &Window) {
         if feed.is_stopped {
             return;
@@ -535,10 +545,15 @@ impl<D: Driver> Worker<D> {
             Executor::new(&self.shared, &mut self.commands, session, &mut self.timer, &mut out);
         let mut waiting = None;
         for parsed in run {
-            if let Some(error) = parsed.error {
+            let args = window.args(parsed, bytes);
+            let first_key = window.keys.get(parsed.key as usize);
+            let request = Request { args, entry: parsed.entry, first_key };
+            if parsed.is_plain && executor.is_ordinary() {
+                executor.execute_plain(request);
+            } else if let Some(error) = parsed.error {
                 executor.fail(&format!("ERR Protocol error: {}", error.text()));
+                feed.is_stopped = true;
             } else {
-                let args = window.args(parsed, bytes);
                 if executor.may_be_paused()
                     && is_paused(&self.shared, now_ms, parsed.entry, executor.session())
                 {
@@ -549,13 +564,13 @@ impl<D: Driver> Worker<D> {
                     }
                     break;
                 }
-                let first_key = window.keys.get(parsed.key as usize);
-                let request = Request { args, entry: parsed.entry, first_key };
                 executor.execute(request);
+                if executor.session().is_closing {
+                    feed.is_stopped = true;
+                }
             }
             feed.done = parsed.end as usize;
-            if executor.session().is_closing {
-                feed.is_stopped = true;
+            if feed.is_stopped {
                 break;
             }
             if executor.output_bytes() > TURN_OUTPUT_MAX {

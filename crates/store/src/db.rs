@@ -108,6 +108,13 @@ impl<'a> EntryRef<'a> {
         self.entry.value()
     }
 
+    /// Whether the value has a buffer of its own.
+    #[inline]
+    #[must_use]
+    pub fn is_blob(&self) -> bool {
+        self.entry.is_external()
+    }
+
     /// The value's buffer, when it has one of its own, shared.
     #[inline]
     #[must_use]

@@ -272,14 +272,16 @@ impl Hint {
         }
     }
 
-    /// Step 4: the entry; or the next bucket of the chain, if the entry is not in the first.
+    /// Step 4: the entry; or the next bucket of the chain, if the entry is not in the first. Returns
+    /// whether it is.
     #[inline]
-    pub fn find_entry(&mut self, hash: u64) {
-        let Stage::Bucket { bucket, slot } = &mut self.stage else { return };
+    pub fn find_entry(&mut self, hash: u64) -> bool {
+        let Stage::Bucket { bucket, slot } = &mut self.stage else { return false };
         match prefetch_tagged(bucket, hash) {
             Some(found) => *slot = found,
             None => prefetch_next(bucket),
         }
+        *slot != NO_SLOT
     }
 
     /// Step 5: the entry, if it was not in the first bucket of the chain.
