@@ -193,19 +193,16 @@ impl<'a> Executor<'a> {
         self.is_ordinary
     }
 
-    /// Runs a plain command in ordinary state: what remains of [`Self::execute`] then. The client
-    /// goes on after it, whatever it did.
+    /// Runs a plain command, whose key is at `at`, in ordinary state: what remains of
+    /// [`Self::execute`] then. It leaves the state as it is.
     #[inline(always)]
-    pub fn execute_plain(&mut self, request: Request<'a>) {
-        let (Some(entry), Some(at)) = (request.entry, request.first_key) else {
-            return self.execute(request);
-        };
+    pub fn execute_plain(&mut self, args: Args<'_>, entry: &'static Entry, at: &'a Located) {
         if !std::ptr::eq(self.cx.entry, entry) {
             self.end_run();
             self.cx.entry = entry;
         }
         self.cx.keys.hold_one(at);
-        let failed = run(&mut self.cx, request.args);
+        let failed = run(&mut self.cx, args);
         self.cx.keys.release_one();
         self.run.0 += 1;
         self.run.1 += u32::from(failed);
@@ -223,12 +220,12 @@ impl<'a> Executor<'a> {
 
     /// Runs one request and appends the reply.
     #[inline(never)]
-    pub fn execute(&mut self, request: Request<'a>) {
+    pub fn execute(&mut self, request: &Request<'a>) {
         self.end_run();
         let mark = self.cx.reply.output().mark();
-        let result = match resolve(&request) {
-            Ok(entry) => checked(&mut self.cx, self.timer, &request, entry),
-            Err(_) if is_http(&request) => {
+        let result = match resolve(request) {
+            Ok(entry) => checked(&mut self.cx, self.timer, request, entry),
+            Err(_) if is_http(request) => {
                 hang_up(&mut self.cx);
                 Ok(())
             }

@@ -61,6 +61,12 @@ pub struct History {
 }
 
 impl History {
+    /// Whether nobody reads of writes: neither the log nor a watcher.
+    #[inline]
+    fn is_unread(&self) -> bool {
+        !self.log.is_kept() && self.watchers.is_empty()
+    }
+
     /// Records an effect. The one place through which writes are told.
     #[inline]
     fn record(&mut self, effect: &Effect<'_>) {
@@ -104,6 +110,8 @@ fn raise(flags: &[WatchFlag]) {
 #[repr(C)]
 struct Dbs {
     first: Option<Db>,
+    /// Whether another one than the first was ever there.
+    has_others: bool,
     others: [Option<Box<Db>>; DATABASES - 1],
 }
 
@@ -123,6 +131,7 @@ impl Dbs {
         if i == 0 {
             return self.first.get_or_insert_with(make);
         }
+        self.has_others = true;
         self.others[i as usize - 1].get_or_insert_with(|| Box::new(make()))
     }
 
@@ -134,6 +143,14 @@ impl Dbs {
         let others = self.others.iter_mut().map(|db| db.as_deref_mut());
         let all = std::iter::once(self.first.as_mut()).chain(others);
         (0..).zip(all).filter_map(|(i, db)| Some((i, db?)))
+    }
+
+    #[inline]
+    fn bytes(&self) -> usize {
+        if self.has_others {
+            return self.iter().map(|(_, db)| db.bytes()).sum();
+        }
+        self.first.as_ref().map_or(0, Db::bytes)
     }
 
     fn take(&mut self, i: u8) -> Option<Db> {
@@ -148,6 +165,7 @@ impl Dbs {
         if i == 0 {
             self.first = db;
         } else {
+            self.has_others = true;
             self.others[i as usize - 1] = db.map(Box::new);
         }
     }
@@ -187,10 +205,10 @@ impl Shard {
     }
 
     /// Bytes of all databases and the log.
+    #[inline]
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let dbs = self.dbs.iter().map(|(_, db)| db.bytes()).sum::<usize>();
-        dbs + self.history.log.bytes()
+        self.dbs.bytes() + self.history.log.bytes()
     }
 
     /// How many more (or fewer) bytes there are than at the last call.
@@ -627,7 +645,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The database to write to, made if it is the first write.
-    #[inline]
+    #[inline(always)]
     fn writable<'s>(
         keyspace: &Keyspace,
         shard: &'s mut Shard,
@@ -644,7 +662,7 @@ impl<'a> Keys<'a> {
         (db, history)
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_to<'k>(&mut self, key: &'k [u8]) -> (&mut Db, &mut History, Key<'k>)
     where
         'a: 'k,
@@ -657,10 +675,13 @@ impl<'a> Keys<'a> {
 
     /// Stores a string. A key whose time is past counts as not there only if it was looked up
     /// before, which every write that cares does.
-    #[inline]
     pub fn set(&mut self, key: &[u8], value: Payload<'_>, ttl: Ttl, event: Event) {
         let (db_number, seconds) = (self.db, self.now_s);
         let (db, history, key) = self.write_to(key);
+        if history.is_unread() {
+            db.set(key, value, ttl, seconds);
+            return history.log.pass();
+        }
         let observed = history.log.is_kept();
         let copy = if observed { Some(value.clone()) } else { None };
         let was = db.set(key, value, ttl, seconds);

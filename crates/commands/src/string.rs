@@ -231,6 +231,7 @@ pub(crate) fn reply_value(reply: &mut Reply<'_>, entry: Option<EntryRef<'_>>) {
 }
 
 /// The payload of an argument: adopted when it arrived in a buffer of its own, else copied.
+#[inline]
 pub(crate) fn payload_of<'a>(args: Args<'a>, i: usize) -> Payload<'a> {
     match args.shared(i) {
         Some(shared) => Payload::Blob(Arc::clone(shared)),

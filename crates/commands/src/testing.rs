@@ -74,12 +74,13 @@ impl Harness {
         let mut out = Output::default();
         self.timer.begin(&self.shared);
         let Harness { shared, worker, session, timer } = self;
-        let is_plain = located.is_some() && entry.is_some_and(|e| e.is_plain_with(args.len()));
         let mut executor = Executor::new(shared, worker, session, timer, &mut out);
-        if is_plain && executor.is_ordinary() {
-            executor.execute_plain(request);
-        } else {
-            executor.execute(request);
+        let plain = entry.filter(|entry| entry.is_plain_with(args.len()));
+        match (plain, &located) {
+            (Some(entry), Some(at)) if executor.is_ordinary() => {
+                executor.execute_plain(args, entry, at);
+            }
+            _ => executor.execute(&request),
         }
         drop(executor);
         timer.end(worker);

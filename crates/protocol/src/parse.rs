@@ -451,7 +451,8 @@ fn short_command(buffer: &[u8], at: u32, args: &mut Vec<Range>, limits: &Limits)
         }
         3 => {
             let (value, end) = short_bulk(buffer, end, limits)?;
-            args.extend_from_slice(&[name, key, value]);
+            args.extend_from_slice(&[name, key]);
+            args.push(value);
             Some(end)
         }
         _ => None,

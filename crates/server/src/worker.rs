@@ -117,10 +117,10 @@ struct Parsed {
     key: u32,
     /// Place of its arguments outside the buffers in the list of the window, or [`NONE`].
     owned: u32,
-    /// Whether it runs as a plain command in ordinary state.
-    is_plain: bool,
     error: Option<ProtocolError>,
     entry: Option<&'static Entry>,
+    /// The same, if it runs as a plain command in ordinary state.
+    plain: Option<&'static Entry>,
 }
 
 const NONE: u32 = u32::MAX;
@@ -155,6 +155,13 @@ impl Window {
         let owned = self.owned.get(parsed.owned as usize).map_or(&[][..], Vec::as_slice);
         let first = parsed.first_range as usize;
         Args::new(bytes, &self.ranges[first..first + parsed.ranges as usize], owned)
+    }
+
+    /// A request that was parsed from `bytes`.
+    #[inline(never)]
+    fn request<'a>(&'a self, parsed: &Parsed, bytes: &'a [u8]) -> Request<'a> {
+        let first_key = self.keys.get(parsed.key as usize);
+        Request { args: self.args(parsed, bytes), entry: parsed.entry, first_key }
     }
 
     fn clear(&mut self) {
@@ -471,9 +478,9 @@ impl<D: Driver> Worker<D> {
                 end: feed.reader.parser.position as u32,
                 key: NONE,
                 owned: NONE,
-                is_plain: false,
                 error: None,
                 entry: None,
+                plain: None,
             };
             let mut owned = &[][..];
             if !feed.reader.parser.owned.is_empty() {
@@ -492,7 +499,7 @@ impl<D: Driver> Worker<D> {
             if let Some(at) = located {
                 self.shared.keyspace.prefetch_partition(&at);
                 parsed.key = window.keys.len() as u32;
-                parsed.is_plain = entry.is_some_and(|entry| entry.is_plain_with(args.len()));
+                parsed.plain = entry.filter(|entry| entry.is_plain_with(args.len()));
                 window.keys.push(at);
             }
             window.parsed.push(parsed);
@@ -545,11 +552,11 @@ impl<D: Driver> Worker<D> {
             Executor::new(&self.shared, &mut self.commands, session, &mut self.timer, &mut out);
         let mut waiting = None;
         for parsed in run {
-            let args = window.args(parsed, bytes);
-            let first_key = window.keys.get(parsed.key as usize);
-            let request = Request { args, entry: parsed.entry, first_key };
-            if parsed.is_plain && executor.is_ordinary() {
-                executor.execute_plain(request);
+            if let Some(entry) = parsed.plain
+                && executor.is_ordinary()
+            {
+                let at = &window.keys[parsed.key as usize];
+                executor.execute_plain(window.args(parsed, bytes), entry, at);
             } else if let Some(error) = parsed.error {
                 executor.fail(&format!("ERR Protocol error: {}", error.text()));
                 feed.is_stopped = true;
@@ -560,11 +567,12 @@ impl<D: Driver> Worker<D> {
                     connection.is_paused = true;
                     feed.is_stopped = true;
                     if parsed.owned != NONE {
+                        let args = window.args(parsed, bytes);
                         waiting = Some(in_one_piece(args, &bytes[parsed.end as usize..]));
                     }
                     break;
                 }
-                executor.execute(request);
+                executor.execute(&window.request(parsed, bytes));
                 if executor.session().is_closing {
                     feed.is_stopped = true;
                 }

@@ -336,7 +336,9 @@ impl Db {
         {
             entry.set_raw(false);
             entry.set_access(seconds);
-            self.set_ttl_in_place(key.hash, entry, ttl);
+            if entry.has_deadline_slot() {
+                self.set_ttl_in_place(key.hash, entry, ttl);
+            }
             return Was::Overwritten;
         }
         Was::Replaced(self.replace(key, place, value, ttl, seconds))
