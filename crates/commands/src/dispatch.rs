@@ -86,6 +86,12 @@ impl Timer {
         self.last_ns = now;
     }
 
+    /// When a batch began or commands were last timed, on the clock of [`clock::mono_ms`].
+    #[must_use]
+    pub fn last_ms(&self) -> u64 {
+        self.last_ns / 1_000_000
+    }
+
     /// Notes executions of a fast command. Batches hold few different ones, mostly in runs.
     fn note(&mut self, id: usize, calls: u32, failed: u32) {
         self.pending_sum += u64::from(calls);

@@ -126,7 +126,7 @@ impl Dbs {
         if i == 0 { self.first.as_mut() } else { self.others[i as usize - 1].as_deref_mut() }
     }
 
-    #[inline]
+    #[inline(always)]
     fn get_or_insert_with(&mut self, i: u8, make: impl FnOnce() -> Db) -> &mut Db {
         if i == 0 {
             return self.first.get_or_insert_with(make);

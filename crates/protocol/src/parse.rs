@@ -444,19 +444,16 @@ fn short_command(buffer: &[u8], at: u32, args: &mut Vec<Range>, limits: &Limits)
     }
     let name = Range { start: at + 8, len: name_len };
     let (key, end) = short_bulk(buffer, at + 8 + name_len + 2, limits)?;
-    match digit(word, 1) {
-        2 => {
-            args.extend_from_slice(&[name, key]);
-            Some(end)
-        }
-        3 => {
-            let (value, end) = short_bulk(buffer, end, limits)?;
-            args.extend_from_slice(&[name, key]);
-            args.push(value);
-            Some(end)
-        }
-        _ => None,
+    let (value, end) = match digit(word, 1) {
+        2 => (None, end),
+        3 => short_bulk(buffer, end, limits).map(|(value, end)| (Some(value), end))?,
+        _ => return None,
+    };
+    args.extend_from_slice(&[name, key]);
+    if let Some(value) = value {
+        args.push(value);
     }
+    Some(end)
 }
 
 /// A bulk string below 1000 bytes at `at`, if it is all there, and where it ends.

@@ -259,7 +259,8 @@ impl<D: Driver> Worker<D> {
         self.take_inbox();
         self.take_messages();
         self.go_on();
-        if !self.feeds.is_empty() {
+        let has_requests = !self.feeds.is_empty();
+        if has_requests {
             self.process();
         }
         self.take_messages();
@@ -267,6 +268,8 @@ impl<D: Driver> Worker<D> {
         self.flush();
         self.driver.end_turn();
         self.connections.end_turn();
+        // The clock was read when the requests had run.
+        self.turn_ended_ms = if has_requests { self.timer.last_ms() } else { clock::mono_ms() };
         self.run_timers();
         Ok(())
     }

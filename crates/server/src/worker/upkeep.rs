@@ -67,7 +67,6 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(super) fn run_timers(&mut self) {
-        self.turn_ended_ms = clock::mono_ms();
         let is_due = self.turn_ended_ms >= self.next_tick_ms;
         if !is_due && self.expiring.is_none() {
             return;
