@@ -449,12 +449,7 @@ fn in_special_state(
 
 /// Runs the command and counts it and its time.
 #[inline]
-fn timed<'a>(
-    cx: &mut Cx<'a>,
-    timer: &mut Timer,
-    request: &Request<'a>,
-    entry: &'static Entry,
-) {
+fn timed<'a>(cx: &mut Cx<'a>, timer: &mut Timer, request: &Request<'a>, entry: &'static Entry) {
     let is_timed = timer.times_each || !entry.is_quick;
     if is_timed {
         timer.end(cx.worker);
@@ -515,12 +510,7 @@ pub(crate) fn release(shared: &Shared, keys: &mut Held<'_>) {
 
 /// Locks what the command declared.
 #[inline]
-fn hold<'a>(
-    keys: &mut Held<'a>,
-    shared: &Shared,
-    request: &Request<'a>,
-    entry: &'static Entry,
-) {
+fn hold<'a>(keys: &mut Held<'a>, shared: &Shared, request: &Request<'a>, entry: &'static Entry) {
     if let Some(at) = request.first_key {
         return keys.hold_one(at);
     }

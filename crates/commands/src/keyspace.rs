@@ -6,11 +6,13 @@
 //! runs. All reads that expire lazily and all writes go through it, so that every change is reported
 //! as an effect in one place.
 
+mod dbs;
 mod typed;
 
 pub use typed::Editor;
 
 use crate::stats::WorkerStats;
+use dbs::Dbs;
 use hypercache_journal::{Change, Effect, Event, Log};
 use hypercache_protocol::slot::{SLOTS, SlotFinder, slot_of};
 use hypercache_stdx::hash::KeyHasher;
@@ -102,79 +104,6 @@ impl History {
 
 fn raise(flags: &[WatchFlag]) {
     flags.iter().for_each(|flag| flag.store(true, Ordering::Release));
-}
-
-/// The databases of a partition. Number 0, which most use alone, is in place: the lookup of a key
-/// then reads the line after the lock and not one that its address is read from first.
-#[derive(Debug, Default)]
-#[repr(C)]
-struct Dbs {
-    first: Option<Db>,
-    /// Whether another one than the first was ever there.
-    has_others: bool,
-    others: [Option<Box<Db>>; DATABASES - 1],
-}
-
-impl Dbs {
-    #[inline]
-    fn get(&self, i: u8) -> Option<&Db> {
-        if i == 0 { self.first.as_ref() } else { self.others[i as usize - 1].as_deref() }
-    }
-
-    #[inline]
-    fn get_mut(&mut self, i: u8) -> Option<&mut Db> {
-        if i == 0 { self.first.as_mut() } else { self.others[i as usize - 1].as_deref_mut() }
-    }
-
-    #[inline(always)]
-    fn get_or_insert_with(&mut self, i: u8, make: impl FnOnce() -> Db) -> &mut Db {
-        if i == 0 {
-            return self.first.get_or_insert_with(make);
-        }
-        self.has_others = true;
-        self.others[i as usize - 1].get_or_insert_with(|| Box::new(make()))
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (u8, &Db)> {
-        (0..DATABASES as u8).filter_map(|i| Some((i, self.get(i)?)))
-    }
-
-    fn iter_mut(&mut self) -> impl Iterator<Item = (u8, &mut Db)> {
-        let others = self.others.iter_mut().map(|db| db.as_deref_mut());
-        let all = std::iter::once(self.first.as_mut()).chain(others);
-        (0..).zip(all).filter_map(|(i, db)| Some((i, db?)))
-    }
-
-    #[inline]
-    fn bytes(&self) -> usize {
-        if self.has_others {
-            return self.iter().map(|(_, db)| db.bytes()).sum();
-        }
-        self.first.as_ref().map_or(0, Db::bytes)
-    }
-
-    fn take(&mut self, i: u8) -> Option<Db> {
-        if i == 0 { self.first.take() } else { self.others[i as usize - 1].take().map(|db| *db) }
-    }
-
-    fn take_if_used(&mut self, i: u8) -> Option<Db> {
-        if self.get(i)?.is_empty() { None } else { self.take(i) }
-    }
-
-    fn put(&mut self, i: u8, db: Option<Db>) {
-        if i == 0 {
-            self.first = db;
-        } else {
-            self.has_others = true;
-            self.others[i as usize - 1] = db.map(Box::new);
-        }
-    }
-
-    fn swap(&mut self, a: u8, b: u8) {
-        let (in_a, in_b) = (self.take(a), self.take(b));
-        self.put(a, in_b);
-        self.put(b, in_a);
-    }
 }
 
 /// Everything of one partition, guarded by its lock.
@@ -679,8 +608,11 @@ impl<'a> Keys<'a> {
         let (db_number, seconds) = (self.db, self.now_s);
         let (db, history, key) = self.write_to(key);
         if history.is_unread() {
-            db.set(key, value, ttl, seconds);
-            return history.log.pass();
+            history.log.pass();
+            if let Was::Replaced(old) = db.set(key, value, ttl, seconds) {
+                discard(old);
+            }
+            return;
         }
         let observed = history.log.is_kept();
         let copy = if observed { Some(value.clone()) } else { None };

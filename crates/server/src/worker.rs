@@ -524,7 +524,8 @@ impl<D: Driver> Worker<D> {
         keys.iter_mut().for_each(|at| keyspace.begin_hint(at));
         keys.iter_mut().for_each(|at| at.hint.find_block(at.hash));
         keys.iter_mut().for_each(|at| at.hint.find_bucket());
-        let found = keys.iter_mut().map(|at| usize::from(at.hint.find_entry(at.hash))).sum::<usize>();
+        let found =
+            keys.iter_mut().map(|at| usize::from(at.hint.find_entry(at.hash))).sum::<usize>();
         if found < keys.len() {
             keys.iter().for_each(|at| at.hint.find_overflow(at.hash));
         }
