@@ -5,6 +5,7 @@
 mod bench;
 mod documents;
 mod fuzz;
+mod instructions;
 mod process;
 mod tidy;
 mod tools;
@@ -24,6 +25,7 @@ Usage: cargo xtask TASK
   sanitize  the store's and the event loops' tests under AddressSanitizer, and loom's
   fuzz      TARGET SECONDS: look for inputs that break a target of fuzz/
   bench     measure the release build beside the peers that are installed
+  instructions  [epoll|uring]: count those of a GET and a SET with valgrind
 ";
 
 fn main() {
@@ -48,6 +50,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["sanitize"] => sanitize(),
         ["fuzz", target, seconds] => fuzz::fuzz(target, seconds),
         ["bench", options @ ..] => bench::bench(options),
+        ["instructions", back_ends @ ..] => instructions::instructions(back_ends),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())

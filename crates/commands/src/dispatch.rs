@@ -22,23 +22,21 @@ pub struct Request<'a> {
     /// The row of the name, if there is one.
     pub entry: Option<&'static Entry>,
     /// Where the first key belongs, if the command has one key that was looked at.
-    pub first_key: Option<Located>,
+    pub first_key: Option<&'a Located>,
 }
 
-impl<'a> Request<'a> {
-    /// Looks up the command and locates its key, if it has exactly one.
-    #[inline]
-    #[must_use]
-    pub fn new(shared: &Shared, recent: &mut Recent, args: Args<'a>) -> Self {
-        let entry = recent.get(args.get(0));
-        let first_key = match entry {
-            Some(entry) if entry.has_one_key && args.len() > 1 => {
-                Some(shared.keyspace.locate(args.get(1)))
-            }
-            _ => None,
-        };
-        Request { args, entry, first_key }
-    }
+/// Looks up the command of a request and locates its key, if it has exactly one, in a database.
+#[inline(always)]
+#[must_use]
+pub fn look_up(
+    shared: &Shared,
+    recent: &mut Recent,
+    args: Args<'_>,
+    db: u8,
+) -> (Option<&'static Entry>, Option<Located>) {
+    let entry = recent.get(args);
+    let has_one_key = entry.is_some_and(|entry| entry.has_one_key) && args.len() > 1;
+    (entry, has_one_key.then(|| shared.keyspace.locate(args.get(1), db)))
 }
 
 /// How time is measured in a batch of commands.
@@ -88,16 +86,21 @@ impl Timer {
         self.last_ns = now;
     }
 
-    /// Notes an execution of a fast command. Batches hold few different ones, mostly in runs.
-    #[inline]
-    fn note(&mut self, id: usize, failed: bool) {
-        self.pending_sum += 1;
+    /// When a batch began or commands were last timed, on the clock of [`clock::mono_ms`].
+    #[must_use]
+    pub fn last_ms(&self) -> u64 {
+        self.last_ns / 1_000_000
+    }
+
+    /// Notes executions of a fast command. Batches hold few different ones, mostly in runs.
+    fn note(&mut self, id: usize, calls: u32, failed: u32) {
+        self.pending_sum += u64::from(calls);
         match self.pending.last_mut() {
-            Some((last, calls, failures)) if *last == id => {
-                *calls += 1;
-                *failures += u32::from(failed);
+            Some((last, sum, failures)) if *last == id => {
+                *sum += calls;
+                *failures += failed;
             }
-            _ => self.pending.push((id, 1, u32::from(failed))),
+            _ => self.pending.push((id, calls, failed)),
         }
     }
 }
@@ -115,17 +118,21 @@ pub struct Executor<'a> {
     timer: &'a mut Timer,
     /// Whether plain commands need no check but that of their arguments; see [`is_ordinary`].
     is_ordinary: bool,
+    /// Plain executions of the context's current command that are not noted yet, and how many of
+    /// them failed.
+    run: (u32, u32),
 }
 
 /// Whether the client and the server are in their ordinary state: the client is authenticated,
 /// neither subscribed nor queueing a transaction, and gets its replies; and nobody monitors, wants
-/// notifications, limits memory or paused the clients.
+/// notifications or the time of each command, limits memory or paused the clients.
 ///
 /// Only a command that is not plain can change the client's part. Where another client changes the
 /// server's part it counts from the next turn on, as if its command had come that much later.
-fn is_ordinary(shared: &Shared, session: &Session) -> bool {
+fn is_ordinary(shared: &Shared, session: &Session, timer: &Timer) -> bool {
     let hot = &shared.config.hot;
-    session.is_authenticated
+    !timer.times_each
+        && session.is_authenticated
         && session.subscriptions.is_none()
         && session.multi.is_none()
         && session.reply_mode == ReplyMode::On
@@ -150,8 +157,9 @@ impl<'a> Executor<'a> {
         let reply = Reply::new(out, session.version);
         let entry = crate::table::unknown();
         keys.touch = !session.client.has(ClientFlags::NO_TOUCH);
-        let is_ordinary = is_ordinary(shared, session);
-        Executor { cx: Cx { shared, worker, session, keys, reply, entry }, timer, is_ordinary }
+        let is_ordinary = is_ordinary(shared, session, timer);
+        let cx = Cx { shared, worker, session, keys, reply, entry };
+        Executor { cx, timer, is_ordinary, run: (0, 0) }
     }
 
     /// Whether requests may have to wait for the end of CLIENT PAUSE.
@@ -183,35 +191,43 @@ impl<'a> Executor<'a> {
         self.cx.session.is_closing = true;
     }
 
-    /// Runs one request and appends the reply.
+    /// Whether client and server are in their ordinary state, in which a plain command (see
+    /// [`Entry::is_plain_with`]) may be given to [`Self::execute_plain`].
     #[inline]
-    pub fn execute(&mut self, request: &Request<'_>) {
-        if self.is_ordinary
-            && let Some(entry) = request.entry
-            && let Some(at) = request.first_key
-            && entry.is_plain
-            && entry.row.accepts(request.args.len())
-            && !self.timer.times_each
-            && entry.is_quick
-        {
-            return self.execute_plain(request.args, entry, at);
+    #[must_use]
+    pub fn is_ordinary(&self) -> bool {
+        self.is_ordinary
+    }
+
+    /// Runs a plain command, whose key is at `at`, in ordinary state: what remains of
+    /// [`Self::execute`] then. It leaves the state as it is.
+    #[inline(always)]
+    pub fn execute_plain(&mut self, args: Args<'_>, entry: &'static Entry, at: &'a Located) {
+        if !std::ptr::eq(self.cx.entry, entry) {
+            self.end_run();
+            self.cx.entry = entry;
         }
-        self.execute_any(request);
+        self.cx.keys.hold_one(at);
+        let failed = run(&mut self.cx, args);
+        self.cx.keys.release_one();
+        self.run.0 += 1;
+        self.run.1 += u32::from(failed);
     }
 
-    /// Runs a plain command in ordinary state: what remains of [`Self::execute_any`] then.
-    #[inline]
-    fn execute_plain(&mut self, args: Args<'_>, entry: &'static Entry, at: Located) {
-        let cx = &mut self.cx;
-        cx.session.client.last_command.store(entry.id as u16 + 1, Relaxed);
-        cx.entry = entry;
-        cx.keys.hold_one(args.get(1), at);
-        let failed = run(cx, args);
-        cx.keys.release(None);
-        self.timer.note(entry.id, failed);
+    /// Notes the plain executions so far.
+    fn end_run(&mut self) {
+        let (calls, failed) = std::mem::take(&mut self.run);
+        if calls > 0 {
+            let id = self.cx.entry.id;
+            self.cx.session.client.last_command.store(id as u16 + 1, Relaxed);
+            self.timer.note(id, calls, failed);
+        }
     }
 
-    fn execute_any(&mut self, request: &Request<'_>) {
+    /// Runs one request and appends the reply.
+    #[inline(never)]
+    pub fn execute(&mut self, request: &Request<'a>) {
+        self.end_run();
         let mark = self.cx.reply.output().mark();
         let result = match resolve(request) {
             Ok(entry) => checked(&mut self.cx, self.timer, request, entry),
@@ -237,7 +253,13 @@ impl<'a> Executor<'a> {
         self.cx.keys.db = self.cx.session.db;
         self.cx.reply.set_version(self.cx.session.version);
         self.cx.keys.touch = !self.cx.session.client.has(ClientFlags::NO_TOUCH);
-        self.is_ordinary = is_ordinary(self.cx.shared, self.cx.session);
+        self.is_ordinary = is_ordinary(self.cx.shared, self.cx.session, self.timer);
+    }
+}
+
+impl Drop for Executor<'_> {
+    fn drop(&mut self) {
+        self.end_run();
     }
 }
 
@@ -356,10 +378,10 @@ fn unknown_subcommand(container: &Entry, name: &[u8]) -> Vec<u8> {
 
 /// The checks that need state, in Redis' order; then the command, or its place in the queue.
 #[inline]
-fn checked(
-    cx: &mut Cx<'_>,
+fn checked<'a>(
+    cx: &mut Cx<'a>,
     timer: &mut Timer,
-    request: &Request<'_>,
+    request: &Request<'a>,
     entry: &'static Entry,
 ) -> Outcome {
     let flags = entry.row.flags;
@@ -427,7 +449,7 @@ fn in_special_state(
 
 /// Runs the command and counts it and its time.
 #[inline]
-fn timed(cx: &mut Cx<'_>, timer: &mut Timer, request: &Request<'_>, entry: &'static Entry) {
+fn timed<'a>(cx: &mut Cx<'a>, timer: &mut Timer, request: &Request<'a>, entry: &'static Entry) {
     let is_timed = timer.times_each || !entry.is_quick;
     if is_timed {
         timer.end(cx.worker);
@@ -438,7 +460,7 @@ fn timed(cx: &mut Cx<'_>, timer: &mut Timer, request: &Request<'_>, entry: &'sta
     let failed = run(cx, request.args);
     release(cx.shared, &mut cx.keys);
     if !is_timed {
-        return timer.note(entry.id, failed);
+        return timer.note(entry.id, 1, u32::from(failed));
     }
     let now = clock::mono_ns();
     let nanos = now - timer.last_ns;
@@ -450,7 +472,15 @@ fn timed(cx: &mut Cx<'_>, timer: &mut Timer, request: &Request<'_>, entry: &'sta
 /// Calls the command's function; writes the error if it returned one. Returns whether it failed.
 #[inline]
 pub(crate) fn run(cx: &mut Cx<'_>, args: Args<'_>) -> bool {
-    let Err(error) = (cx.entry.row.run)(cx, args) else { return false };
+    match (cx.entry.row.run)(cx, args) {
+        Ok(()) => false,
+        Err(error) => write_error(cx, error),
+    }
+}
+
+/// Writes and counts the error that a command returned; always true.
+#[cold]
+fn write_error(cx: &mut Cx<'_>, error: ReplyError) -> bool {
     if error == ReplyError::Written {
         cx.worker.stats.count_error(last_error(&cx.reply.output().bytes));
     } else {
@@ -480,9 +510,9 @@ pub(crate) fn release(shared: &Shared, keys: &mut Held<'_>) {
 
 /// Locks what the command declared.
 #[inline]
-fn hold(keys: &mut Held<'_>, shared: &Shared, request: &Request<'_>, entry: &'static Entry) {
+fn hold<'a>(keys: &mut Held<'a>, shared: &Shared, request: &Request<'a>, entry: &'static Entry) {
     if let Some(at) = request.first_key {
-        return keys.hold_one(request.args.get(1), at);
+        return keys.hold_one(at);
     }
     match entry.row.keys {
         Keys::None | Keys::Each => {}

@@ -6,13 +6,15 @@
 //! runs. All reads that expire lazily and all writes go through it, so that every change is reported
 //! as an effect in one place.
 
+mod dbs;
 mod typed;
 
 pub use typed::Editor;
 
 use crate::stats::WorkerStats;
+use dbs::Dbs;
 use hypercache_journal::{Change, Effect, Event, Log};
-use hypercache_protocol::slot::slot_of;
+use hypercache_protocol::slot::{SLOTS, SlotFinder, slot_of};
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::{
@@ -33,7 +35,12 @@ pub const DATABASES: usize = 16;
 #[inline]
 #[must_use]
 pub fn partition_of(key: &[u8]) -> u16 {
-    slot_of(key) / 16
+    partition_of_slot(slot_of(key))
+}
+
+#[inline]
+fn partition_of_slot(slot: u16) -> u16 {
+    slot / (SLOTS / PARTITIONS as u16)
 }
 
 /// Raised when a watched key changes; shared by the session and the shards it watches keys in.
@@ -56,6 +63,12 @@ pub struct History {
 }
 
 impl History {
+    /// Whether nobody reads of writes: neither the log nor a watcher.
+    #[inline]
+    fn is_unread(&self) -> bool {
+        !self.log.is_kept() && self.watchers.is_empty()
+    }
+
     /// Records an effect. The one place through which writes are told.
     #[inline]
     fn record(&mut self, effect: &Effect<'_>) {
@@ -66,6 +79,13 @@ impl History {
         if !self.watchers.is_empty() {
             self.touch_watchers(effect);
         }
+    }
+
+    /// Records that the time of a key was past, and frees it.
+    #[cold]
+    fn record_expired(&mut self, db: u8, removed: Removed) {
+        self.record(&expired(db, removed.key()));
+        discard(removed);
     }
 
     #[cold]
@@ -84,67 +104,6 @@ impl History {
 
 fn raise(flags: &[WatchFlag]) {
     flags.iter().for_each(|flag| flag.store(true, Ordering::Release));
-}
-
-/// The databases of a partition. Number 0, which most use alone, is in place: the lookup of a key
-/// then reads the line after the lock and not one that its address is read from first.
-#[derive(Debug, Default)]
-#[repr(C)]
-struct Dbs {
-    first: Option<Db>,
-    others: [Option<Box<Db>>; DATABASES - 1],
-}
-
-impl Dbs {
-    #[inline]
-    fn get(&self, i: u8) -> Option<&Db> {
-        if i == 0 { self.first.as_ref() } else { self.others[i as usize - 1].as_deref() }
-    }
-
-    #[inline]
-    fn get_mut(&mut self, i: u8) -> Option<&mut Db> {
-        if i == 0 { self.first.as_mut() } else { self.others[i as usize - 1].as_deref_mut() }
-    }
-
-    #[inline]
-    fn get_or_insert_with(&mut self, i: u8, make: impl FnOnce() -> Db) -> &mut Db {
-        if i == 0 {
-            return self.first.get_or_insert_with(make);
-        }
-        self.others[i as usize - 1].get_or_insert_with(|| Box::new(make()))
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (u8, &Db)> {
-        (0..DATABASES as u8).filter_map(|i| Some((i, self.get(i)?)))
-    }
-
-    fn iter_mut(&mut self) -> impl Iterator<Item = (u8, &mut Db)> {
-        let others = self.others.iter_mut().map(|db| db.as_deref_mut());
-        let all = std::iter::once(self.first.as_mut()).chain(others);
-        (0..).zip(all).filter_map(|(i, db)| Some((i, db?)))
-    }
-
-    fn take(&mut self, i: u8) -> Option<Db> {
-        if i == 0 { self.first.take() } else { self.others[i as usize - 1].take().map(|db| *db) }
-    }
-
-    fn take_if_used(&mut self, i: u8) -> Option<Db> {
-        if self.get(i)?.is_empty() { None } else { self.take(i) }
-    }
-
-    fn put(&mut self, i: u8, db: Option<Db>) {
-        if i == 0 {
-            self.first = db;
-        } else {
-            self.others[i as usize - 1] = db.map(Box::new);
-        }
-    }
-
-    fn swap(&mut self, a: u8, b: u8) {
-        let (in_a, in_b) = (self.take(a), self.take(b));
-        self.put(a, in_b);
-        self.put(b, in_a);
-    }
 }
 
 /// Everything of one partition, guarded by its lock.
@@ -175,10 +134,10 @@ impl Shard {
     }
 
     /// Bytes of all databases and the log.
+    #[inline]
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let dbs = self.dbs.iter().map(|(_, db)| db.bytes()).sum::<usize>();
-        dbs + self.history.log.bytes()
+        self.dbs.bytes() + self.history.log.bytes()
     }
 
     /// How many more (or fewer) bytes there are than at the last call.
@@ -209,8 +168,7 @@ impl Shard {
             Live::Missing => None,
             Live::Expired(removed) => {
                 self.is_changed = true;
-                self.history.record(&expired(db, key.bytes));
-                discard(removed);
+                self.history.record_expired(db, removed);
                 None
             }
         }
@@ -241,8 +199,7 @@ impl Shard {
         for (i, db) in dbs.iter_mut() {
             looked += db.expire_due(now_ms, max.saturating_sub(looked), &mut |removed| {
                 gone += 1;
-                history.record(&expired(i, removed.key()));
-                discard(removed);
+                history.record_expired(i, removed);
             });
         }
         (looked, gone)
@@ -318,7 +275,7 @@ struct Partition {
 #[derive(Debug)]
 pub struct Keyspace {
     hasher: KeyHasher,
-    partitions: Box<[Partition]>,
+    partitions: Box<[Partition; PARTITIONS]>,
 }
 
 impl Keyspace {
@@ -328,78 +285,88 @@ impl Keyspace {
         let hasher = KeyHasher::new(secret);
         let partition =
             |_| Partition { cores: Default::default(), shard: Mutex::new(Shard::new(hasher)) };
-        Keyspace { hasher, partitions: (0..PARTITIONS).map(partition).collect() }
+        let partitions: Box<[Partition]> = (0..PARTITIONS).map(partition).collect();
+        let partitions = partitions.try_into().expect("it has as many");
+        Keyspace { hasher, partitions }
     }
 
-    /// The keyed hash of a key.
     #[inline]
-    #[must_use]
-    pub fn hash(&self, key: &[u8]) -> u64 {
-        self.hasher.hash(key)
+    fn partition(&self, number: u16) -> &Partition {
+        // All numbers are below; the remainder spares the check.
+        &self.partitions[number as usize % PARTITIONS]
     }
 
     /// Locks one partition.
     #[inline]
     pub fn lock(&self, partition: u16) -> MutexGuard<'_, Shard> {
-        self.partitions[partition as usize].shard.lock()
+        self.partition(partition).shard.lock()
     }
 
     /// Brings the first thing that is read of a key towards the cache: its partition.
     #[inline]
     pub fn prefetch_partition(&self, at: &Located) {
-        let partition = &self.partitions[at.partition as usize];
+        let partition = self.partition(at.partition);
         prefetch_value(&partition.cores);
         prefetch_ends_to_write(&partition.shard);
     }
 
     /// Begins to look for where a key is, without any lock.
     #[inline]
-    pub fn begin_hint(&self, at: &mut Located, db: u8) {
-        at.hint = self.partitions[at.partition as usize].cores[db as usize].hint();
+    pub fn begin_hint(&self, at: &mut Located) {
+        at.hint = self.partition(at.partition).cores[at.db as usize % DATABASES].hint();
     }
 
-    /// Partition and hash of a key.
-    #[inline]
+    /// Where a key of a database belongs.
+    #[inline(always)]
     #[must_use]
-    pub fn locate(&self, key: &[u8]) -> Located {
-        Located { partition: partition_of(key), hash: self.hash(key), hint: None }
+    pub fn locate(&self, key: &[u8], db: u8) -> Located {
+        let (partition, hash) = self.place_and_hash(key);
+        let (start, len) = (key.as_ptr().addr(), key.len() as u32);
+        Located { start, len, partition, db, hash, hint: Hint::default() }
+    }
+
+    /// Partition and keyed hash of a key, in one pass over it. Not copied to where it is called from,
+    /// so that its result comes in two registers.
+    #[inline(never)]
+    fn place_and_hash(&self, key: &[u8]) -> (u16, u64) {
+        let (words, rest) = key.as_chunks::<8>();
+        let (mut slot, mut hash) = (SlotFinder::default(), self.hasher.begin());
+        for word in words {
+            slot.add(word);
+            hash.add(word);
+        }
+        (partition_of_slot(slot.finish(rest, key)), hash.finish(rest, key))
     }
 }
 
 /// Where a key belongs.
 #[derive(Clone, Copy, Debug)]
 pub struct Located {
+    /// Address of the key in the request that it is an argument of, by which it is known again.
+    start: usize,
+    /// Length of the key.
+    len: u32,
     /// Number of the partition.
     pub partition: u16,
+    /// Number of the database that it is looked for in beforehand.
+    pub db: u8,
     /// Keyed hash.
     pub hash: u64,
     /// Where it is, as far as that was found out before its partition is locked.
-    pub hint: Option<Hint>,
+    pub hint: Hint,
 }
 
-impl Located {
-    /// Takes a step of the hint.
-    #[inline]
-    pub fn step(&mut self, step: impl FnOnce(&mut Hint, u64)) {
-        if let Some(hint) = &mut self.hint {
-            step(hint, self.hash);
-        }
-    }
-}
-
-/// A partition that is held for one key, which is known again by its address.
+/// A partition that is held for one key.
 #[derive(Debug)]
 struct One<'a> {
-    start: *const u8,
-    len: usize,
-    at: Located,
+    at: &'a Located,
     shard: MutexGuard<'a, Shard>,
 }
 
 impl One<'_> {
-    #[inline]
+    #[inline(always)]
     fn is_for(&self, key: &[u8]) -> bool {
-        std::ptr::eq(self.start, key.as_ptr()) && self.len == key.len()
+        self.at.start == key.as_ptr().addr() && self.at.len as usize == key.len()
     }
 }
 
@@ -434,9 +401,9 @@ impl<'a> Keys<'a> {
 
     /// Locks the partition of one key that was located before.
     #[inline]
-    pub fn hold_one(&mut self, key: &[u8], at: Located) {
+    pub fn hold_one(&mut self, at: &'a Located) {
         let shard = self.keyspace.lock(at.partition);
-        self.one = Some(One { start: key.as_ptr(), len: key.len(), at, shard });
+        self.one = Some(One { at, shard });
     }
 
     /// Locks the partitions named, in ascending order whatever the order given.
@@ -452,8 +419,18 @@ impl<'a> Keys<'a> {
         self.hold_many(&mut (0..PARTITIONS as u16).collect());
     }
 
-    /// Reports the bytes that changed, hands each new record to `notify`, and unlocks.
+    /// Reports the bytes that changed and unlocks, after [`Self::hold_one`] and if nobody wants
+    /// notifications.
     #[inline]
+    pub fn release_one(&mut self) {
+        if let Some(One { mut shard, .. }) = self.one.take()
+            && shard.is_changed
+        {
+            self.stats.add_bytes(shard.take_bytes_delta());
+        }
+    }
+
+    /// Reports the bytes that changed, hands each new record to `notify`, and unlocks.
     pub fn release(&mut self, notify: Option<&mut dyn FnMut(Effect<'_>)>) {
         if let Some(One { mut shard, .. }) = self.one.take() {
             if let Some(notify) = notify {
@@ -498,21 +475,32 @@ impl<'a> Keys<'a> {
     }
 
     /// The shard of a key with the key's hash. The command must have declared the key.
-    #[inline]
-    fn shard_of<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, Key<'k>) {
+    #[inline(always)]
+    fn shard_of<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, Key<'k>)
+    where
+        'a: 'k,
+    {
         let (shard, _, key) = self.place_of(key);
         (shard, key)
     }
 
     /// The shard of a key, its number, and the key with its hash.
-    #[inline]
-    fn place_of<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, u16, Key<'k>) {
+    #[inline(always)]
+    fn place_of<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, u16, Key<'k>)
+    where
+        'a: 'k,
+    {
         if self.one.as_ref().is_some_and(|one| one.is_for(key)) {
             let One { at, shard, .. } = self.one.as_mut().expect("it was there a line ago");
-            return (shard, at.partition, Key { bytes: key, hash: at.hash, hint: at.hint });
+            return (shard, at.partition, Key { bytes: key, hash: at.hash, hint: Some(&at.hint) });
         }
-        let at = self.keyspace.locate(key);
-        (self.held_shard(at.partition), at.partition, Key::new(key, at.hash))
+        self.place_of_another(key)
+    }
+
+    #[cold]
+    fn place_of_another<'k>(&mut self, key: &'k [u8]) -> (&mut Shard, u16, Key<'k>) {
+        let (partition, hash) = self.keyspace.place_and_hash(key);
+        (self.held_shard(partition), partition, Key::new(key, hash))
     }
 
     #[inline]
@@ -548,7 +536,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Reads a key: counts a hit or miss, notes the use.
-    #[inline]
+    #[inline(always)]
     pub fn get(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
         let stats = self.stats;
         let entry = self.get_uncounted(key);
@@ -557,7 +545,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Reads a key on behalf of a write: no hit or miss.
-    #[inline]
+    #[inline(always)]
     pub fn get_uncounted(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
         let (db, now_ms) = (self.db, self.now_ms);
         let touch = self.touch.then_some(self.now_s);
@@ -586,7 +574,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The database to write to, made if it is the first write.
-    #[inline]
+    #[inline(always)]
     fn writable<'s>(
         keyspace: &Keyspace,
         shard: &'s mut Shard,
@@ -597,14 +585,17 @@ impl<'a> Keys<'a> {
         let Shard { hasher, dbs, history, .. } = shard;
         let db = dbs.get_or_insert_with(at.1, || {
             let db = Db::new(*hasher, now_ms);
-            keyspace.partitions[at.0 as usize].cores[at.1 as usize].set(Some(db.core()));
+            keyspace.partition(at.0).cores[at.1 as usize].set(Some(db.core()));
             db
         });
         (db, history)
     }
 
-    #[inline]
-    fn write_to<'k>(&mut self, key: &'k [u8]) -> (&mut Db, &mut History, Key<'k>) {
+    #[inline(always)]
+    fn write_to<'k>(&mut self, key: &'k [u8]) -> (&mut Db, &mut History, Key<'k>)
+    where
+        'a: 'k,
+    {
         let (keyspace, db, now_ms) = (self.keyspace, self.db, self.now_ms);
         let (shard, partition, key) = self.place_of(key);
         let (db, history) = Self::writable(keyspace, shard, (partition, db), now_ms);
@@ -613,10 +604,16 @@ impl<'a> Keys<'a> {
 
     /// Stores a string. A key whose time is past counts as not there only if it was looked up
     /// before, which every write that cares does.
-    #[inline]
     pub fn set(&mut self, key: &[u8], value: Payload<'_>, ttl: Ttl, event: Event) {
         let (db_number, seconds) = (self.db, self.now_s);
         let (db, history, key) = self.write_to(key);
+        if history.is_unread() {
+            history.log.pass();
+            if let Was::Replaced(old) = db.set(key, value, ttl, seconds) {
+                discard(old);
+            }
+            return;
+        }
         let observed = history.log.is_kept();
         let copy = if observed { Some(value.clone()) } else { None };
         let was = db.set(key, value, ttl, seconds);
@@ -730,7 +727,7 @@ impl<'a> Keys<'a> {
                     let key = Key::new(key, hasher.hash(key));
                     watched == i && db.get(key).is_some_and(|e| !e.is_expired(now_ms))
                 });
-                keyspace.partitions[p as usize].cores[i as usize].set(None);
+                keyspace.partition(p).cores[i as usize].set(None);
                 flushed.push(db);
                 let change = Change::Flush;
                 let event = Event::Silent;
@@ -757,7 +754,7 @@ impl<'a> Keys<'a> {
             dbs.swap(a, b);
             for i in [a, b] {
                 let core = dbs.get(i).map(Db::core);
-                keyspace.partitions[p as usize].cores[i as usize].set(core);
+                keyspace.partition(p).cores[i as usize].set(core);
             }
             let (change, event) = (Change::Swap(b), Event::Silent);
             history.record(&Effect { db: a, key: b"", change, event, is_new: false });

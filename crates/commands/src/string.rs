@@ -220,7 +220,6 @@ pub(crate) const COMMANDS: &[Command] = &[
 ];
 
 /// Writes a value that was found, or null.
-#[inline]
 pub(crate) fn reply_value(reply: &mut Reply<'_>, entry: Option<EntryRef<'_>>) {
     match entry {
         None => reply.null(),
@@ -232,6 +231,7 @@ pub(crate) fn reply_value(reply: &mut Reply<'_>, entry: Option<EntryRef<'_>>) {
 }
 
 /// The payload of an argument: adopted when it arrived in a buffer of its own, else copied.
+#[inline]
 pub(crate) fn payload_of<'a>(args: Args<'a>, i: usize) -> Payload<'a> {
     match args.shared(i) {
         Some(shared) => Payload::Blob(Arc::clone(shared)),
@@ -246,7 +246,10 @@ pub(crate) fn check_length(cx: &Cx<'_>, len: usize) -> Outcome {
 }
 
 fn get(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    reply_value(&mut cx.reply, cx.keys.string(args.get(1))?);
+    match cx.keys.string(args.get(1))? {
+        Some(entry) if !entry.is_blob() => cx.reply.bulk_here(entry.value()),
+        other => reply_value(&mut cx.reply, other),
+    }
     Ok(())
 }
 

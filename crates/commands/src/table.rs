@@ -419,28 +419,48 @@ pub struct Entry {
     pub locks_keys: bool,
     /// Whether it is so quick that it is not timed by itself.
     pub is_quick: bool,
+    /// The numbers of arguments with which it is plain and quick: the least, and how many more.
+    plain_args: (u32, u32),
 }
 
 /// The row that was found last: most commands of a batch have the same name.
-#[derive(Debug, Default)]
-pub struct Recent(Option<(u64, usize, &'static Entry)>);
+#[derive(Debug)]
+pub struct Recent {
+    /// The letters of its name in upper case.
+    word: u64,
+    /// Takes a word that begins with the name to those.
+    mask: u64,
+    /// Length of the name, which no name has before the first one is found.
+    len: u32,
+    entry: &'static Entry,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Recent { word: 0, mask: 0, len: u32::MAX, entry: unknown() }
+    }
+}
 
 impl Recent {
-    /// As [`Table::get`].
-    #[inline]
-    pub fn get(&mut self, name: &[u8]) -> Option<&'static Entry> {
-        if name.len() > 8 {
-            return table().get(name);
-        }
-        let word = folded_word(name);
-        match self.0 {
-            Some((recent, len, entry)) if recent == word && len == name.len() => Some(entry),
-            _ => {
-                let entry = table().get(name)?;
-                self.0 = Some((word, name.len(), entry));
-                Some(entry)
+    /// The entry of a command's name in any case; see [`Table::get`].
+    #[inline(always)]
+    pub fn get(&mut self, args: Args<'_>) -> Option<&'static Entry> {
+        match args.name_word() {
+            Some((word, len)) if len == self.len && word & self.mask == self.word => {
+                Some(self.entry)
             }
+            _ => self.get_another(args.get(0)),
         }
+    }
+
+    #[inline(never)]
+    fn get_another(&mut self, name: &[u8]) -> Option<&'static Entry> {
+        let entry = table().get(name)?;
+        if name.len() <= size_of::<u64>() {
+            let mask = UPPER_CASE.unbounded_shr(u64::BITS - 8 * name.len() as u32);
+            *self = Recent { word: folded_word(name), mask, len: name.len() as u32, entry };
+        }
+        Some(entry)
     }
 }
 
@@ -497,8 +517,23 @@ impl Table {
         let has_one_key = locks_keys && matches!(row.keys, Keys::Range { first: 1, last: 1, .. });
         let is_plain = has_one_key && row.only_reads_or_writes();
         let is_quick = row.flags.has(Flags::FAST) || is_plain && row.complexity == "O(1)";
-        let entry =
-            Entry { id, row, full_name, subcommands, is_plain, has_one_key, locks_keys, is_quick };
+        let plain_args = match u32::try_from(row.arity) {
+            // None: no command has as many arguments.
+            _ if !is_plain || !is_quick => (u32::MAX, 0),
+            Ok(exactly) => (exactly, 0),
+            Err(_) => (row.arity.unsigned_abs(), i32::MAX as u32),
+        };
+        let entry = Entry {
+            id,
+            row,
+            full_name,
+            subcommands,
+            is_plain,
+            has_one_key,
+            locks_keys,
+            is_quick,
+            plain_args,
+        };
         let entry: &'static Entry = Box::leak(Box::new(entry));
         self.entries.push(entry);
         entry
@@ -553,11 +588,20 @@ pub fn unknown() -> &'static Entry {
         has_one_key: false,
         locks_keys: false,
         is_quick: false,
+        plain_args: (u32::MAX, 0),
     };
     &UNKNOWN
 }
 
 impl Entry {
+    /// Whether it is plain and quick and takes as many arguments, its name included.
+    #[inline]
+    #[must_use]
+    pub fn is_plain_with(&self, args: usize) -> bool {
+        let (least, more) = self.plain_args;
+        (args as u32).wrapping_sub(least) <= more
+    }
+
     /// The subcommand of that name in any case.
     #[must_use]
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Entry> {
@@ -566,11 +610,14 @@ impl Entry {
     }
 }
 
+/// Takes the letters in a word to upper case.
+const UPPER_CASE: u64 = 0xdfdf_dfdf_dfdf_dfdf;
+
 /// The first eight bytes with letters in upper case. For a name of letters this is one-to-one:
 /// only a letter folds onto a letter.
 #[inline]
 fn folded_word(name: &[u8]) -> u64 {
-    load_short(&name[..name.len().min(8)]) & 0xdfdf_dfdf_dfdf_dfdf
+    load_short(&name[..name.len().min(8)]) & UPPER_CASE
 }
 
 /// A multiplicative hash of the first eight letters without case, the last one, and the length.

@@ -6,7 +6,7 @@ pub mod replay;
 use crate::client::Client;
 use crate::config::Config;
 use crate::context::Worker;
-use crate::dispatch::{Executor, Request, Timer};
+use crate::dispatch::{Executor, Request, Timer, look_up};
 use crate::keyspace::PARTITIONS;
 use crate::session::Session;
 use crate::shared::Shared;
@@ -68,11 +68,21 @@ impl Harness {
     /// Runs one command given as separate arguments and returns the reply's bytes.
     pub fn run_args<T: AsRef<[u8]>>(&mut self, args: impl IntoIterator<Item = T>) -> Vec<u8> {
         let args = OwnedArgs::from_pieces(args);
-        let request = Request::new(&self.shared, &mut Recent::default(), args.as_args());
+        let args = args.as_args();
+        let (entry, located) = look_up(&self.shared, &mut Recent::default(), args, 0);
+        let request = Request { args, entry, first_key: located.as_ref() };
         let mut out = Output::default();
         self.timer.begin(&self.shared);
         let Harness { shared, worker, session, timer } = self;
-        Executor::new(shared, worker, session, timer, &mut out).execute(&request);
+        let mut executor = Executor::new(shared, worker, session, timer, &mut out);
+        let plain = entry.filter(|entry| entry.is_plain_with(args.len()));
+        match (plain, &located) {
+            (Some(entry), Some(at)) if executor.is_ordinary() => {
+                executor.execute_plain(args, entry, at);
+            }
+            _ => executor.execute(&request),
+        }
+        drop(executor);
         timer.end(worker);
         flatten(&out)
     }

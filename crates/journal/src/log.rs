@@ -83,6 +83,13 @@ impl Log {
         self.bytes_max > 0
     }
 
+    /// Counts a record that is not kept, because none are.
+    #[inline]
+    pub fn pass(&mut self) {
+        debug_assert!(!self.is_kept());
+        self.last += 1;
+    }
+
     /// Appends a record.
     #[inline]
     pub fn append(&mut self, effect: &Effect<'_>) {

@@ -95,6 +95,16 @@ impl<'a> Args<'a> {
         &self.base[range.start as usize..][..range.len as usize]
     }
 
+    /// The eight bytes from the start of the name on, whatever of them belongs to it, as a
+    /// little-endian word, and the name's length; if the name lies in the buffer and that goes on as
+    /// far. One load whatever the length.
+    #[inline]
+    #[must_use]
+    pub fn name_word(&self) -> Option<(u64, u32)> {
+        let Range { start, len } = *self.ranges.first()?;
+        Some((word_at(self.base, start)?, len))
+    }
+
     /// Argument `i` as a shared buffer, if it has one of its own.
     #[inline]
     #[must_use]
@@ -274,15 +284,18 @@ impl Parser {
     /// Reads on in `buffer` from [`Self::position`], appending the arguments it passes to `args`.
     #[inline]
     pub fn next(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) -> Step {
+        if self.args_left == 0
+            && let Some(end) = short_command(buffer, self.position as u32, args, limits)
+        {
+            self.position = end as usize;
+            return Step::Command;
+        }
+        self.next_any(buffer, args, limits)
+    }
+
+    fn next_any(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) -> Step {
         loop {
             if self.args_left > 0 {
-                return self.bulks(buffer, args, limits);
-            }
-            if let Some(count) = short_line(buffer, self.position, b'*')
-                && (1..=10).contains(&count)
-            {
-                self.position += 4;
-                self.args_left = count;
                 return self.bulks(buffer, args, limits);
             }
             let Some(&first) = buffer.get(self.position) else { return Step::Incomplete };
@@ -312,7 +325,6 @@ impl Parser {
         }
     }
 
-    #[inline]
     fn bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) -> Step {
         if self.bulk_len.is_none() {
             self.short_bulks(buffer, args, limits);
@@ -320,22 +332,15 @@ impl Parser {
         if self.args_left == 0 { Step::Command } else { self.any_bulks(buffer, args, limits) }
     }
 
-    /// Reads arguments below 100 bytes that are all there, the usual case; stops at any other.
-    #[inline]
+    /// Reads arguments below 1000 bytes that are all there, the usual case; stops at any other.
     fn short_bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) {
-        let (mut at, mut left) = (self.position, self.args_left);
-        while left > 0 {
-            let Some((header, len)) = short_bulk_header(buffer, at) else { break };
-            let start = at + header;
-            let end = start + len;
-            if buffer.len() < end + 2 || len > limits.bulk_bytes_max {
-                break;
-            }
-            args.push(Range { start: start as u32, len: len as u32 });
-            at = end + 2;
-            left -= 1;
+        while self.args_left > 0 {
+            let at = self.position as u32;
+            let Some((arg, end)) = short_bulk(buffer, at, limits) else { return };
+            args.push(arg);
+            self.position = end as usize;
+            self.args_left -= 1;
         }
-        (self.position, self.args_left) = (at, left);
     }
 
     fn any_bulks(&mut self, buffer: &[u8], args: &mut Vec<Range>, limits: &Limits) -> Step {
@@ -425,29 +430,74 @@ impl Parser {
     }
 }
 
-/// The number of a line of a mark and one digit, as in `*3` and `$5`, read as one word.
-#[inline]
-fn short_line(buffer: &[u8], at: usize, mark: u8) -> Option<u32> {
-    let word = u32::from_le_bytes(*buffer.get(at..)?.first_chunk::<4>()?);
-    let pattern = u32::from_le_bytes([mark, 0, b'\r', b'\n']);
-    let digit = (word >> 8 & 0xff).wrapping_sub(u32::from(b'0'));
-    (word & 0xffff_00ff == pattern && digit <= 9).then_some(digit)
+/// Reads a command of two or three short arguments that is all there, as `GET key` and
+/// `SET key value`: what nearly all requests are. Returns where it ends; with `None` nothing is read.
+#[inline(always)]
+fn short_command(buffer: &[u8], at: u32, args: &mut Vec<Range>, limits: &Limits) -> Option<u32> {
+    // Both head lines are one word: `*2`, `$3`, each with its line end.
+    const HEAD: u64 = u64::from_le_bytes(*b"*\0\r\n$\0\r\n");
+    const IN_HEAD: u64 = 0xffff_00ff_ffff_00ff;
+    let word = word_at(buffer, at)?;
+    let name_len = digit(word, 5);
+    if word & IN_HEAD != HEAD || name_len > 9 {
+        return None;
+    }
+    let name = Range { start: at + 8, len: name_len };
+    let (key, end) = short_bulk(buffer, at + 8 + name_len + 2, limits)?;
+    let (value, end) = match digit(word, 1) {
+        2 => (None, end),
+        3 => short_bulk(buffer, end, limits).map(|(value, end)| (Some(value), end))?,
+        _ => return None,
+    };
+    args.extend_from_slice(&[name, key]);
+    if let Some(value) = value {
+        args.push(value);
+    }
+    Some(end)
 }
 
-/// Bytes of the header at `at`, and the length it tells, of a bulk string below 100 bytes.
-#[inline]
-fn short_bulk_header(buffer: &[u8], at: usize) -> Option<(usize, usize)> {
+/// A bulk string below 1000 bytes at `at`, if it is all there, and where it ends.
+#[inline(always)]
+fn short_bulk(buffer: &[u8], at: u32, limits: &Limits) -> Option<(Range, u32)> {
+    let (header, len) = short_bulk_header(word_at(buffer, at)?)?;
+    let start = at + header;
+    let end = start + len + 2;
+    let is_there = end as usize <= buffer.len() && len as usize <= limits.bulk_bytes_max;
+    is_there.then_some((Range { start, len }, end))
+}
+
+/// Eight bytes as a little-endian word.
+#[inline(always)]
+fn word_at(buffer: &[u8], at: u32) -> Option<u64> {
+    let bytes = buffer.get(at as usize..at as usize + 8)?.first_chunk::<8>()?;
+    Some(u64::from_le_bytes(*bytes))
+}
+
+/// Bytes of the header that `word` begins with, and the length it tells, of a bulk string below
+/// 1000 bytes.
+#[inline(always)]
+fn short_bulk_header(word: u64) -> Option<(u32, u32)> {
     const ONE_DIGIT: u64 = u64::from_le_bytes(*b"$\0\r\n\0\0\0\0");
     const TWO_DIGITS: u64 = u64::from_le_bytes(*b"$\0\0\r\n\0\0\0");
-    let word = u64::from_le_bytes(*buffer.get(at..)?.first_chunk::<8>()?);
-    let first = (word >> 8 & 0xff).wrapping_sub(u64::from(b'0'));
-    if word & 0xffff_00ff == ONE_DIGIT && first <= 9 {
-        return Some((4, first as usize));
+    const THREE_DIGITS: u64 = u64::from_le_bytes(*b"$\0\0\0\r\n\0\0");
+    let (first, second) = (digit(word, 1), digit(word, 2));
+    if word & 0xff_ff00_00ff == TWO_DIGITS {
+        let is_number = first.wrapping_sub(1) <= 8 && second <= 9;
+        return is_number.then_some((5, first.wrapping_mul(10).wrapping_add(second)));
     }
-    let second = (word >> 16 & 0xff).wrapping_sub(u64::from(b'0'));
-    let is_header = word & 0xff_ff00_00ff == TWO_DIGITS;
-    let is_number = first.wrapping_sub(1) <= 8 && second <= 9;
-    (is_header && is_number).then(|| (5, (first * 10 + second) as usize))
+    if word & 0xffff_00ff == ONE_DIGIT {
+        return (first <= 9).then_some((4, first));
+    }
+    let third = digit(word, 3);
+    let is_number = first.wrapping_sub(1) <= 8 && second <= 9 && third <= 9;
+    let is_header = word & 0xffff_0000_00ff == THREE_DIGITS && is_number;
+    is_header.then(|| (6, first * 100 + second * 10 + third))
+}
+
+/// The digit that is byte `i` of a word; above 9 if it is none.
+#[inline(always)]
+fn digit(word: u64, i: u32) -> u32 {
+    u32::from((word >> (8 * i)) as u8).wrapping_sub(u32::from(b'0'))
 }
 
 enum Line {

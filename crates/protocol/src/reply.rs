@@ -72,11 +72,22 @@ impl std::fmt::Debug for Reply<'_> {
     }
 }
 
+/// The digits of the numbers below 100.
+static DIGITS: [[u8; 2]; 100] = {
+    let mut digits = [[0; 2]; 100];
+    let mut n = 0;
+    while n < digits.len() {
+        digits[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    digits
+};
+
 /// The head of a bulk string of 10 to 99 bytes, the usual case.
 #[inline]
 fn short_head(len: usize) -> Option<[u8; 5]> {
-    let head = [b'$', b'0'.wrapping_add((len / 10) as u8), b'0' + (len % 10) as u8, b'\r', b'\n'];
-    (10..100).contains(&len).then_some(head)
+    let [tens, ones] = *DIGITS.get(len).filter(|[tens, _]| *tens != b'0')?;
+    Some([b'$', tens, ones, b'\r', b'\n'])
 }
 
 /// Values shorter than this are copied even when they could be shared.
@@ -151,8 +162,13 @@ impl<'a> Reply<'a> {
     }
 
     /// A bulk string.
-    #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
+        self.bulk_here(bytes);
+    }
+
+    /// A bulk string, for the one command that is run so often that a call shows.
+    #[inline(always)]
+    pub fn bulk_here(&mut self, bytes: &[u8]) {
         let out = &mut self.out.bytes;
         out.reserve(bytes.len() + 16);
         match short_head(bytes.len()) {

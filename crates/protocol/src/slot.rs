@@ -33,36 +33,37 @@ const fn make_tables() -> [[u16; 256]; 8] {
 /// Tables for eight bytes at a time ("slicing", Kounavis and Berry 2005): 4 KiB.
 static TABLES: [[u16; 256]; 8] = make_tables();
 
+/// The CRC after eight further bytes.
+#[inline(always)]
+fn crc16_word(crc: u16, c: &[u8; 8]) -> u16 {
+    TABLES[7][(c[0] ^ (crc >> 8) as u8) as usize]
+        ^ TABLES[6][(c[1] ^ crc as u8) as usize]
+        ^ TABLES[5][c[2] as usize]
+        ^ TABLES[4][c[3] as usize]
+        ^ TABLES[3][c[4] as usize]
+        ^ TABLES[2][c[5] as usize]
+        ^ TABLES[1][c[6] as usize]
+        ^ TABLES[0][c[7] as usize]
+}
+
+/// The CRC after one further byte.
+#[inline(always)]
+fn crc16_byte(crc: u16, byte: u8) -> u16 {
+    (crc << 8) ^ TABLES[0][((crc >> 8) as u8 ^ byte) as usize]
+}
+
 /// CRC16 with polynomial 0x1021 and start value 0.
-#[inline]
 #[must_use]
 pub fn crc16(bytes: &[u8]) -> u16 {
-    let mut crc = 0u16;
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    for c in chunks {
-        crc = TABLES[7][(c[0] ^ (crc >> 8) as u8) as usize]
-            ^ TABLES[6][(c[1] ^ crc as u8) as usize]
-            ^ TABLES[5][c[2] as usize]
-            ^ TABLES[4][c[3] as usize]
-            ^ TABLES[3][c[4] as usize]
-            ^ TABLES[2][c[5] as usize]
-            ^ TABLES[1][c[6] as usize]
-            ^ TABLES[0][c[7] as usize];
-    }
-    for &byte in rest {
-        crc = (crc << 8) ^ TABLES[0][((crc >> 8) as u8 ^ byte) as usize];
-    }
-    crc
+    let (words, rest) = bytes.as_chunks::<8>();
+    let crc = words.iter().fold(0, crc16_word);
+    rest.iter().fold(crc, |crc, &byte| crc16_byte(crc, byte))
 }
 
 /// The part of the key that decides its slot: what stands between the first `{` and the next `}`,
 /// if that is not empty, else the whole key.
-#[inline]
 #[must_use]
 pub fn hash_tag(key: &[u8]) -> &[u8] {
-    if !has_open_brace(key) {
-        return key;
-    }
     let Some(open) = memchr::memchr(b'{', key) else { return key };
     let inside = &key[open + 1..];
     match memchr::memchr(b'}', inside) {
@@ -71,22 +72,48 @@ pub fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
-/// Whether a `{` is in the key, eight bytes at a time: keys are too short for a library call.
-#[inline]
-fn has_open_brace(key: &[u8]) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let (words, rest) = key.as_chunks::<8>();
-    let in_words = words.iter().any(|word| {
+/// Finds the slot of a key that is handed in word by word, by whoever has other use for the words.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SlotFinder {
+    crc: u16,
+    /// Not 0 once there was a `{`: only then is there a hash tag.
+    braces: u64,
+}
+
+impl SlotFinder {
+    /// Takes the next eight bytes.
+    #[inline(always)]
+    pub fn add(&mut self, word: &[u8; 8]) {
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        self.crc = crc16_word(self.crc, word);
         let differences = u64::from_le_bytes(*word) ^ (ONES * b'{' as u64);
-        differences.wrapping_sub(ONES) & !differences & (ONES << 7) != 0
-    });
-    in_words || rest.contains(&b'{')
+        // The highest bit of the lowest byte that is `{` is left, and perhaps of further ones.
+        self.braces |= differences.wrapping_sub(ONES) & !differences & (ONES << 7);
+    }
+
+    /// Takes the fewer bytes that are left of `key` and returns its slot.
+    #[inline(always)]
+    #[must_use]
+    pub fn finish(mut self, rest: &[u8], key: &[u8]) -> u16 {
+        for &byte in rest {
+            self.crc = crc16_byte(self.crc, byte);
+            self.braces |= u64::from(byte == b'{');
+        }
+        if self.braces == 0 { self.crc & (SLOTS - 1) } else { slot_of_tagged(key) }
+    }
 }
 
 /// The hash slot of a key.
-#[inline]
 #[must_use]
 pub fn slot_of(key: &[u8]) -> u16 {
+    let (words, rest) = key.as_chunks::<8>();
+    let mut finder = SlotFinder::default();
+    words.iter().for_each(|word| finder.add(word));
+    finder.finish(rest, key)
+}
+
+#[cold]
+fn slot_of_tagged(key: &[u8]) -> u16 {
     crc16(hash_tag(key)) & (SLOTS - 1)
 }
 
@@ -127,6 +154,7 @@ mod tests {
         ];
         for (key, tag) in cases {
             assert_eq!(hash_tag(key), tag);
+            assert_eq!(slot_of(key), crc16_bit_by_bit(tag) & (SLOTS - 1));
         }
         assert_eq!(slot_of(b"foo"), 12182);
     }

@@ -13,14 +13,13 @@ use crate::listen::tune;
 use hypercache_commands::client::{Address, Client, ClientFlags};
 use hypercache_commands::clients::is_paused;
 use hypercache_commands::context::Worker as CommandWorker;
-use hypercache_commands::dispatch::{Executor, Request, Timer};
+use hypercache_commands::dispatch::{Executor, Request, Timer, look_up};
 use hypercache_commands::keyspace::Located;
 use hypercache_commands::table::{Entry, Recent};
 use hypercache_commands::{Session, Shared};
 use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::clock;
-use hypercache_store::Hint;
 use parking_lot::Mutex;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::net::SocketAddrAny;
@@ -65,31 +64,63 @@ enum Source {
 struct Feed {
     token: Token,
     source: Source,
-    parser: Parser,
-    /// Complete arguments of a request that is not complete.
-    args: Vec<Range>,
+    reader: Reader,
     /// Where the first request begins that was not executed.
     done: usize,
-    /// A large argument that just became complete.
-    supplied: Option<Vec<u8>>,
     /// No further request of it runs in this turn.
     is_stopped: bool,
 }
 
+/// Reads the requests of a feed.
+#[derive(Default)]
+struct Reader {
+    parser: Parser,
+    /// Complete arguments of a request that is not complete.
+    args: Vec<Range>,
+    /// A large argument that just became complete.
+    supplied: Option<Vec<u8>>,
+}
+
+impl Reader {
+    /// Reads the next request and appends its arguments to `ranges`.
+    #[inline(always)]
+    fn next(&mut self, bytes: &[u8], ranges: &mut Vec<Range>, limits: &Limits) -> Step {
+        let first = ranges.len();
+        if self.parser.is_inside_command() && self.take_up(ranges) {
+            return Step::Command;
+        }
+        let step = self.parser.next(bytes, ranges, limits);
+        if step == Step::Incomplete {
+            self.args.extend(ranges.drain(first..));
+        }
+        step
+    }
+
+    /// Takes up a request of which a part came in an earlier turn. Returns whether it is complete.
+    #[cold]
+    fn take_up(&mut self, ranges: &mut Vec<Range>) -> bool {
+        ranges.append(&mut self.args);
+        let Some(mut value) = self.supplied.take() else { return false };
+        // Without its line end.
+        value.truncate(value.len() - 2);
+        self.parser.supply_bulk(value, ranges)
+    }
+}
+
 /// A parsed request in the window.
 struct Parsed {
-    feed: u32,
     first_range: u32,
     ranges: u32,
-    /// The database that was selected when it was parsed.
-    db: u8,
     /// Where the next request begins.
     end: u32,
-    entry: Option<&'static Entry>,
-    located: Option<Located>,
+    /// Place of its key in the list of the window, or [`NONE`].
+    key: u32,
     /// Place of its arguments outside the buffers in the list of the window, or [`NONE`].
     owned: u32,
     error: Option<ProtocolError>,
+    entry: Option<&'static Entry>,
+    /// The same, if it runs as a plain command in ordinary state.
+    plain: Option<&'static Entry>,
 }
 
 const NONE: u32 = u32::MAX;
@@ -110,23 +141,35 @@ fn in_one_piece(args: Args<'_>, following: &[u8]) -> Vec<u8> {
 #[derive(Default)]
 struct Window {
     parsed: Vec<Parsed>,
+    /// Number of a feed, and where in the list its requests end.
+    runs: Vec<(usize, usize)>,
+    keys: Vec<Located>,
     ranges: Vec<Range>,
     owned: Vec<Vec<Arc<Vec<u8>>>>,
 }
 
 impl Window {
-    /// Calls `f` with each key that was located, and the number of its database.
-    #[inline]
-    fn each_key(&mut self, mut f: impl FnMut(&mut Located, u8)) {
-        for parsed in &mut self.parsed {
-            if let Some(at) = &mut parsed.located {
-                f(at, parsed.db);
-            }
-        }
+    /// The arguments of a request that was parsed from `bytes`.
+    #[inline(always)]
+    fn args<'a>(&'a self, parsed: &Parsed, bytes: &'a [u8]) -> Args<'a> {
+        let owned = self.owned.get(parsed.owned as usize).map_or(&[][..], Vec::as_slice);
+        let first = parsed.first_range as usize;
+        Args::new(bytes, &self.ranges[first..first + parsed.ranges as usize], owned)
     }
 
-    fn owned(&self, parsed: &Parsed) -> &[Arc<Vec<u8>>] {
-        self.owned.get(parsed.owned as usize).map_or(&[], Vec::as_slice)
+    /// A request that was parsed from `bytes`.
+    #[inline(never)]
+    fn request<'a>(&'a self, parsed: &Parsed, bytes: &'a [u8]) -> Request<'a> {
+        let first_key = self.keys.get(parsed.key as usize);
+        Request { args: self.args(parsed, bytes), entry: parsed.entry, first_key }
+    }
+
+    fn clear(&mut self) {
+        self.parsed.clear();
+        self.runs.clear();
+        self.keys.clear();
+        self.ranges.clear();
+        self.owned.clear();
     }
 }
 
@@ -140,7 +183,8 @@ pub(crate) struct Worker<D: Driver> {
     timer: Timer,
     connections: Connections,
     feeds: Vec<Feed>,
-    window: Window,
+    /// Not there while its requests are executed.
+    window: Option<Box<Window>>,
     recent: Recent,
     dirty: Vec<Token>,
     /// Connections with requests that were left for the next turn.
@@ -149,6 +193,8 @@ pub(crate) struct Worker<D: Driver> {
     is_resuming: bool,
     #[allow(clippy::vec_box, reason = "outputs travel between here and the back end boxed")]
     pool: Vec<Box<Output>>,
+    /// When the last turn ended, on the clock of `next_tick_ms`.
+    turn_ended_ms: u64,
     next_tick_ms: u64,
     ticks: u64,
     /// Partition whose expiry goes on, while a round of it is not finished.
@@ -167,12 +213,13 @@ impl<D: Driver> Worker<D> {
             timer: Timer::new(),
             connections: Connections::default(),
             feeds: Vec::new(),
-            window: Window::default(),
+            window: None,
             recent: Recent::default(),
             dirty: Vec::new(),
             again: Vec::new(),
             is_resuming: false,
             pool: Vec::new(),
+            turn_ended_ms: 0,
             next_tick_ms: 0,
             ticks: 0,
             expiring: None,
@@ -212,7 +259,8 @@ impl<D: Driver> Worker<D> {
         self.take_inbox();
         self.take_messages();
         self.go_on();
-        if !self.feeds.is_empty() {
+        let has_requests = !self.feeds.is_empty();
+        if has_requests {
             self.process();
         }
         self.take_messages();
@@ -220,6 +268,8 @@ impl<D: Driver> Worker<D> {
         self.flush();
         self.driver.end_turn();
         self.connections.end_turn();
+        // The clock was read when the requests had run.
+        self.turn_ended_ms = if has_requests { self.timer.last_ms() } else { clock::mono_ms() };
         self.run_timers();
         Ok(())
     }
@@ -228,8 +278,8 @@ impl<D: Driver> Worker<D> {
         if self.expiring.is_some() || self.is_resuming || !self.again.is_empty() {
             return Duration::ZERO;
         }
-        let now = clock::mono_ms();
-        Duration::from_millis(self.next_tick_ms.saturating_sub(now).clamp(1, upkeep::TICK_MS))
+        let left_ms = self.next_tick_ms.saturating_sub(self.turn_ended_ms);
+        Duration::from_millis(left_ms.clamp(1, upkeep::TICK_MS))
     }
 
     fn handle(&mut self, event: Event) {
@@ -331,10 +381,8 @@ impl<D: Driver> Worker<D> {
             return self.feeds.push(Feed {
                 token,
                 source: Source::Chunk(chunk),
-                parser: Parser::default(),
-                args: Vec::new(),
+                reader: Reader::default(),
                 done: 0,
-                supplied: None,
                 is_stopped: false,
             });
         };
@@ -354,10 +402,8 @@ impl<D: Driver> Worker<D> {
         self.feeds.push(Feed {
             token,
             source: Source::Owned(bytes),
-            parser,
-            args,
+            reader: Reader { parser, args, supplied },
             done: 0,
-            supplied,
             is_stopped: false,
         });
     }
@@ -365,20 +411,20 @@ impl<D: Driver> Worker<D> {
     /// Executes all requests that are complete.
     fn process(&mut self) {
         let mut feeds = std::mem::take(&mut self.feeds);
-        let mut window = std::mem::take(&mut self.window);
+        let mut window = self.window.take().unwrap_or_default();
         let mut next = 0;
         self.timer.begin(&self.shared);
         while next < feeds.len() {
             self.fill_window(&mut feeds, &mut next, &mut window);
             self.prefetch(&mut window);
-            for run in window.parsed.chunk_by(|a, b| a.feed == b.feed) {
-                self.execute_run(&mut feeds[run[0].feed as usize], run, &window);
+            let mut start = 0;
+            for &(feed, end) in &window.runs {
+                self.execute_run(&mut feeds[feed], &window.parsed[start..end], &window);
+                start = end;
             }
-            window.parsed.clear();
-            window.ranges.clear();
-            window.owned.clear();
+            window.clear();
         }
-        self.window = window;
+        self.window = Some(window);
         self.timer.end(&self.commands);
         for feed in feeds.drain(..) {
             self.keep_rest(feed);
@@ -389,76 +435,83 @@ impl<D: Driver> Worker<D> {
 
     /// Parses requests until the window is full or no feed has a complete one left.
     fn fill_window(&mut self, feeds: &mut [Feed], next: &mut usize, window: &mut Window) {
-        let Window { parsed: list, ranges, owned: all_owned } = window;
         while let Some(feed) = feeds.get_mut(*next) {
-            let Some(connection) = self.connections.get(feed.token) else {
-                feed.is_stopped = true;
-                *next += 1;
-                continue;
-            };
-            let limits = Limits {
-                bulk_bytes_max: self.shared.config.hot.bulk_bytes_max.load(Relaxed) as usize,
-                args_max: i32::MAX as usize,
-                authenticated: connection.session.is_authenticated,
-            };
-            let db = connection.session.db;
-            let bytes = match &feed.source {
-                Source::Chunk(chunk) => self.driver.bytes(*chunk),
-                Source::Owned(bytes) => &bytes[..],
-            };
-            while !feed.is_stopped {
-                if list.len() == WINDOW {
-                    return;
-                }
-                let first_range = ranges.len();
-                ranges.append(&mut feed.args);
-                let completes = feed.supplied.take().map(|mut value| {
-                    value.truncate(value.len() - 2);
-                    feed.parser.supply_bulk(value, ranges)
-                });
-                let step = match completes {
-                    Some(true) => Step::Command,
-                    _ => feed.parser.next(bytes, ranges, &limits),
-                };
-                if step == Step::Incomplete {
-                    feed.args.extend(ranges.drain(first_range..));
-                    break;
-                }
-                let mut parsed = Parsed {
-                    feed: *next as u32,
-                    first_range: first_range as u32,
-                    ranges: (ranges.len() - first_range) as u32,
-                    db,
-                    end: feed.parser.position as u32,
-                    entry: None,
-                    located: None,
-                    owned: NONE,
-                    error: None,
-                };
-                if !feed.parser.owned.is_empty() {
-                    parsed.owned = all_owned.len() as u32;
-                    all_owned.push(std::mem::take(&mut feed.parser.owned));
-                }
-                if let Step::Error(error) = step {
-                    parsed.error = Some(error);
-                    list.push(parsed);
-                    break;
-                }
-                let owned = all_owned.get(parsed.owned as usize).map_or(&[][..], Vec::as_slice);
-                let args = Args::new(bytes, &ranges[first_range..], owned);
-                let request = Request::new(&self.shared, &mut self.recent, args);
-                (parsed.entry, parsed.located) = (request.entry, request.first_key);
-                if let Some(at) = &parsed.located {
-                    self.shared.keyspace.prefetch_partition(at);
-                }
-                list.push(parsed);
-                if !limits.authenticated {
-                    // What follows AUTH is read under other limits, so it waits for AUTH to run.
-                    return;
-                }
+            let first = window.parsed.len();
+            let is_read = self.read_feed(feed, window);
+            if window.parsed.len() > first {
+                window.runs.push((*next, window.parsed.len()));
+            }
+            if !is_read {
+                return;
             }
             *next += 1;
         }
+    }
+
+    /// Parses requests of a feed. Returns whether it has no further one for this turn. A function of
+    /// its own, so that its loop has the registers to itself.
+    #[inline(never)]
+    fn read_feed(&mut self, feed: &mut Feed, window: &mut Window) -> bool {
+        let Some(connection) = self.connections.get(feed.token) else {
+            feed.is_stopped = true;
+            return true;
+        };
+        let limits = Limits {
+            bulk_bytes_max: self.shared.config.hot.bulk_bytes_max.load(Relaxed) as usize,
+            args_max: i32::MAX as usize,
+            authenticated: connection.session.is_authenticated,
+        };
+        let db = connection.session.db;
+        let bytes = match &feed.source {
+            Source::Chunk(chunk) => self.driver.bytes(*chunk),
+            Source::Owned(bytes) => &bytes[..],
+        };
+        while !feed.is_stopped {
+            if window.parsed.len() == WINDOW {
+                return false;
+            }
+            let first_range = window.ranges.len();
+            let step = feed.reader.next(bytes, &mut window.ranges, &limits);
+            if step == Step::Incomplete {
+                return true;
+            }
+            let mut parsed = Parsed {
+                first_range: first_range as u32,
+                ranges: (window.ranges.len() - first_range) as u32,
+                end: feed.reader.parser.position as u32,
+                key: NONE,
+                owned: NONE,
+                error: None,
+                entry: None,
+                plain: None,
+            };
+            let mut owned = &[][..];
+            if !feed.reader.parser.owned.is_empty() {
+                parsed.owned = window.owned.len() as u32;
+                window.owned.push(std::mem::take(&mut feed.reader.parser.owned));
+                owned = window.owned.last().map_or(&[], Vec::as_slice);
+            }
+            if let Step::Error(error) = step {
+                parsed.error = Some(error);
+                window.parsed.push(parsed);
+                return true;
+            }
+            let args = Args::new(bytes, &window.ranges[first_range..], owned);
+            let (entry, located) = look_up(&self.shared, &mut self.recent, args, db);
+            parsed.entry = entry;
+            if let Some(at) = located {
+                self.shared.keyspace.prefetch_partition(&at);
+                parsed.key = window.keys.len() as u32;
+                parsed.plain = entry.filter(|entry| entry.is_plain_with(args.len()));
+                window.keys.push(at);
+            }
+            window.parsed.push(parsed);
+            if !limits.authenticated {
+                // What follows AUTH is read under other limits, so it waits for AUTH to run.
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes all keys of a window towards the cache together, step by step.
@@ -466,14 +519,20 @@ impl<D: Driver> Worker<D> {
         if window.parsed.len() < PREFETCH_MIN {
             return;
         }
-        window.each_key(|at, db| self.shared.keyspace.begin_hint(at, db));
-        window.each_key(|at, _| at.step(Hint::find_number));
-        window.each_key(|at, _| at.step(|hint, _| hint.find_bucket()));
-        window.each_key(|at, _| at.step(Hint::find_entry));
-        window.each_key(|at, _| at.step(|hint, hash| hint.find_overflow(hash)));
+        let keys = &mut window.keys;
+        let keyspace = &self.shared.keyspace;
+        keys.iter_mut().for_each(|at| keyspace.begin_hint(at));
+        keys.iter_mut().for_each(|at| at.hint.find_block(at.hash));
+        keys.iter_mut().for_each(|at| at.hint.find_bucket());
+        let found =
+            keys.iter_mut().map(|at| usize::from(at.hint.find_entry(at.hash))).sum::<usize>();
+        if found < keys.len() {
+            keys.iter().for_each(|at| at.hint.find_overflow(at.hash));
+        }
     }
 
-    /// Executes requests of one connection.
+    /// Executes requests of one connection. A function of its own, as [`Self::read_feed`].
+    #[inline(never)]
     fn execute_run(&mut self, feed: &mut Feed, run: &[Parsed], window: &Window) {
         if feed.is_stopped {
             return;
@@ -497,28 +556,33 @@ impl<D: Driver> Worker<D> {
             Executor::new(&self.shared, &mut self.commands, session, &mut self.timer, &mut out);
         let mut waiting = None;
         for parsed in run {
-            if let Some(error) = parsed.error {
+            if let Some(entry) = parsed.plain
+                && executor.is_ordinary()
+            {
+                let at = &window.keys[parsed.key as usize];
+                executor.execute_plain(window.args(parsed, bytes), entry, at);
+            } else if let Some(error) = parsed.error {
                 executor.fail(&format!("ERR Protocol error: {}", error.text()));
+                feed.is_stopped = true;
             } else {
-                let first = parsed.first_range as usize;
-                let ranges = &window.ranges[first..first + parsed.ranges as usize];
-                let args = Args::new(bytes, ranges, window.owned(parsed));
                 if executor.may_be_paused()
                     && is_paused(&self.shared, now_ms, parsed.entry, executor.session())
                 {
                     connection.is_paused = true;
                     feed.is_stopped = true;
                     if parsed.owned != NONE {
+                        let args = window.args(parsed, bytes);
                         waiting = Some(in_one_piece(args, &bytes[parsed.end as usize..]));
                     }
                     break;
                 }
-                let request = Request { args, entry: parsed.entry, first_key: parsed.located };
-                executor.execute(&request);
+                executor.execute(&window.request(parsed, bytes));
+                if executor.session().is_closing {
+                    feed.is_stopped = true;
+                }
             }
             feed.done = parsed.end as usize;
-            if executor.session().is_closing {
-                feed.is_stopped = true;
+            if feed.is_stopped {
                 break;
             }
             if executor.output_bytes() > TURN_OUTPUT_MAX {
@@ -541,7 +605,8 @@ impl<D: Driver> Worker<D> {
         if connection.session.is_closing {
             return;
         }
-        let Feed { token, source, parser, mut args, done, is_stopped, .. } = feed;
+        let Feed { token, source, reader, done, is_stopped } = feed;
+        let Reader { parser, mut args, .. } = reader;
         let len = match &source {
             Source::Chunk(chunk) => chunk.len as usize,
             Source::Owned(bytes) => bytes.len(),

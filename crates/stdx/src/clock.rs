@@ -6,12 +6,15 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
 static START: OnceLock<Instant> = OnceLock::new();
 
 /// Milliseconds since the Unix epoch.
 #[must_use]
 pub fn now_ms() -> u64 {
-    since_epoch().as_millis() as u64
+    let since = since_epoch();
+    since.as_secs() * 1000 + u64::from(since.subsec_millis())
 }
 
 /// Microseconds since the Unix epoch.
@@ -23,7 +26,9 @@ pub fn now_us() -> u64 {
 /// Nanoseconds of a monotonic clock that starts near zero with the process.
 #[must_use]
 pub fn mono_ns() -> u64 {
-    instant().duration_since(*START.get_or_init(instant)).as_nanos() as u64
+    let since = instant().duration_since(*START.get_or_init(instant));
+    // Not `as_nanos`, whose result has 128 bits.
+    since.as_secs() * NANOS_PER_SECOND + u64::from(since.subsec_nanos())
 }
 
 /// Milliseconds since the first call of a function of this kind. Never goes back, and goes on

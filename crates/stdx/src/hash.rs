@@ -18,15 +18,18 @@ impl std::fmt::Debug for KeyHasher {
     }
 }
 
-struct State {
+/// A hash on its way, of a key that is handed in word by word, by whoever has other use for the
+/// words. See [`KeyHasher::begin`].
+#[allow(missing_debug_implementations, reason = "it would show what depends on the secret")]
+pub struct Hashing {
     v0: u64,
     v1: u64,
     v2: u64,
     v3: u64,
 }
 
-impl State {
-    #[inline]
+impl Hashing {
+    #[inline(always)]
     fn round(&mut self) {
         self.v0 = self.v0.wrapping_add(self.v1);
         self.v2 = self.v2.wrapping_add(self.v3);
@@ -40,11 +43,35 @@ impl State {
         self.v2 = self.v2.rotate_left(32);
     }
 
-    #[inline]
+    #[inline(always)]
     fn absorb(&mut self, word: u64) {
         self.v3 ^= word;
         self.round();
         self.v0 ^= word;
+    }
+
+    /// Takes the next eight bytes.
+    #[inline(always)]
+    pub fn add(&mut self, word: &[u8; 8]) {
+        self.absorb(u64::from_le_bytes(*word));
+    }
+
+    /// Takes the fewer bytes that are left of `key` and returns its hash.
+    #[inline(always)]
+    #[must_use]
+    pub fn finish(mut self, rest: &[u8], key: &[u8]) -> u64 {
+        let rest = match key.last_chunk::<8>() {
+            // The key's last bytes without those of the word before: two shifts, since one by 64
+            // would be none.
+            Some(last) => u64::from_le_bytes(*last) >> 8 >> (56 - 8 * rest.len()),
+            None => load_short(rest),
+        };
+        self.absorb((key.len() as u64) << 56 | rest);
+        self.v2 ^= 0xff;
+        self.round();
+        self.round();
+        self.round();
+        self.v0 ^ self.v1 ^ self.v2 ^ self.v3
     }
 }
 
@@ -55,27 +82,26 @@ impl KeyHasher {
         KeyHasher { secret }
     }
 
-    /// The hash of one key.
-    #[inline]
+    /// Begins the hash of a key.
+    #[inline(always)]
     #[must_use]
-    pub fn hash(&self, key: &[u8]) -> u64 {
+    pub fn begin(&self) -> Hashing {
         let (k0, k1) = self.secret;
-        let mut state = State {
+        Hashing {
             v0: k0 ^ 0x736f_6d65_7073_6575,
             v1: k1 ^ 0x646f_7261_6e64_6f6d,
             v2: k0 ^ 0x6c79_6765_6e65_7261,
             v3: k1 ^ 0x7465_6462_7974_6573,
-        };
-        let (words, rest) = key.as_chunks::<8>();
-        for word in words {
-            state.absorb(u64::from_le_bytes(*word));
         }
-        state.absorb((key.len() as u64) << 56 | load_short(rest));
-        state.v2 ^= 0xff;
-        state.round();
-        state.round();
-        state.round();
-        state.v0 ^ state.v1 ^ state.v2 ^ state.v3
+    }
+
+    /// The hash of one key.
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        let (words, rest) = key.as_chunks::<8>();
+        let mut hashing = self.begin();
+        words.iter().for_each(|word| hashing.add(word));
+        hashing.finish(rest, key)
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Key<'a> {
     /// Its hash under the keyspace's [`KeyHasher`].
     pub hash: u64,
     /// Where it was when it was prefetched, if it was. A hint that does not hold is ignored.
-    pub hint: Option<Hint>,
+    pub hint: Option<&'a Hint>,
 }
 
 impl<'a> Key<'a> {
@@ -108,7 +108,15 @@ impl<'a> EntryRef<'a> {
         self.entry.value()
     }
 
+    /// Whether the value has a buffer of its own.
+    #[inline]
+    #[must_use]
+    pub fn is_blob(&self) -> bool {
+        self.entry.is_external()
+    }
+
     /// The value's buffer, when it has one of its own, shared.
+    #[inline]
     #[must_use]
     pub fn blob(&self) -> Option<Arc<Blob>> {
         self.entry.blob()
@@ -328,7 +336,9 @@ impl Db {
         {
             entry.set_raw(false);
             entry.set_access(seconds);
-            self.set_ttl_in_place(key.hash, entry, ttl);
+            if entry.has_deadline_slot() {
+                self.set_ttl_in_place(key.hash, entry, ttl);
+            }
             return Was::Overwritten;
         }
         Was::Replaced(self.replace(key, place, value, ttl, seconds))
@@ -555,6 +565,7 @@ impl Db {
         Some(self.remove_place(key.hash, place))
     }
 
+    #[inline(never)]
     fn remove_place(&mut self, hash: u64, place: Place) -> Removed {
         let owned = self.table.remove(hash, place);
         let entry = owned.entry();
@@ -573,7 +584,7 @@ impl Db {
         for batch in due.chunks(AHEAD) {
             let mut hints: Vec<_> =
                 batch.iter().map(|&hash| (hash, Hint::new(self.core()))).collect();
-            hints.iter_mut().for_each(|(hash, hint)| hint.find_number(*hash));
+            hints.iter_mut().for_each(|(hash, hint)| hint.find_block(*hash));
             hints.iter_mut().for_each(|(_, hint)| hint.find_bucket());
             for (hash, hint) in &mut hints {
                 hint.find_entry(*hash);

@@ -30,12 +30,17 @@
 //! epoch tells so once the table is locked. Measured at 1 M keys and deep pipelines: of the time of a
 //! GET a fifth was spent waiting for shape, block address and bucket in turn when one step did all.
 
+mod hint;
+
+pub use hint::{Hint, prefetch_ends_to_write, prefetch_value};
+
 use crate::db::Key;
 use crate::mem::entry::{EntryPtr, OwnedEntry};
 use crate::mem::pool::{self, Bucket, WORDS};
+use hint::{Stage, prefetch};
 use hypercache_stdx::hash::{KeyHasher, load_short};
 use std::sync::Mutex;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
 
 /// Buckets of a group just after its level rose; a group grows to twice as many.
@@ -52,7 +57,9 @@ const LEVEL_MAX: u32 = 24;
 const BLOCKS: usize =
     ((LEVEL_MAX + SPREAD_MIN_LOG2 + 1 - FIRST_ORDER) * BLOCKS_PER_DOUBLING + 1) as usize;
 
-const ADDRESS: u64 = (1 << 48) - 1;
+/// A word's tag is above its address.
+const TAG_SHIFT: u32 = 48;
+const ADDRESS: u64 = (1 << TAG_SHIFT) - 1;
 /// Set in the last word of a bucket that links to an overflow bucket.
 const LINK: u64 = 1;
 
@@ -182,14 +189,7 @@ impl Core {
     #[inline]
     fn bucket(&self, n: usize) -> Option<&'static Bucket> {
         let (block, offset, _) = block_of(n);
-        let base = self.blocks[block].load(Relaxed);
-        if base.is_null() {
-            return None;
-        }
-        // SAFETY: `offset` is below the block's length by `block_of`.
-        let bucket = unsafe { base.add(offset) };
-        // SAFETY: blocks come from the pool, whose memory is never unmapped and is always atomics.
-        Some(unsafe { &*bucket })
+        bucket_at(&self.blocks[block], offset)
     }
 
     /// Notes that shape or blocks changed. Only whoever holds the table's lock may.
@@ -198,99 +198,17 @@ impl Core {
     }
 }
 
-/// Where a key's bucket and entry are, found out step by step before the table is locked: each step
-/// brings towards the cache what the next one reads, so that a batch of keys that takes each step
-/// together waits for memory once per step and not once per key.
-///
-/// What a hint says may change at any time. Under the table's lock its epoch tells whether it still
-/// holds; see [`crate::Key::hint`].
-#[derive(Clone, Copy)]
-pub struct Hint {
-    core: &'static Core,
-    epoch: u64,
-    /// The first bucket of the key's chain; `None` before [`Self::find_bucket`].
-    bucket: Option<&'static Bucket>,
-    /// Number of the bucket.
-    number: u32,
-    /// Where in the bucket the key's tag was seen; [`WORDS`] or more: not there.
-    slot: u32,
-}
-
-impl std::fmt::Debug for Hint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Hint(bucket {}, epoch {})", self.number, self.epoch)
-    }
-}
-
-impl Hint {
-    /// Step 1: the table's head.
-    #[inline]
-    pub(crate) fn new(core: &'static Core) -> Self {
-        prefetch_value(core);
-        Hint { core, epoch: 0, bucket: None, number: 0, slot: 0 }
-    }
-
-    /// Step 2: the number of the bucket, and where the address of its block is.
-    #[inline]
-    pub fn find_number(&mut self, hash: u64) {
-        // Before the shape: then an epoch that is still the same under the lock means that shape
-        // and blocks are, too.
-        self.epoch = self.core.epoch.load(Acquire);
-        self.number = self.core.shape().bucket_of(hash) as u32;
-        prefetch_value(&self.core.blocks[block_of(self.number as usize).0]);
-    }
-
-    /// Step 3: the bucket.
-    #[inline]
-    pub fn find_bucket(&mut self) {
-        self.bucket = self.core.bucket(self.number as usize);
-        if let Some(bucket) = self.bucket {
-            prefetch_value(bucket);
-        }
-    }
-
-    /// Step 4: the entry; or the next bucket of the chain, if the entry is not in the first.
-    #[inline]
-    pub fn find_entry(&mut self, hash: u64) {
-        let Some(bucket) = self.bucket else { return };
-        match prefetch_tagged(bucket, hash) {
-            Some(slot) => self.slot = slot,
-            None => {
-                self.slot = WORDS as u32;
-                if let Some(next) = next_bucket(bucket) {
-                    prefetch_value(next);
-                }
-            }
-        }
-    }
-
-    /// Step 5: the entry, if it was not in the first bucket of the chain.
-    #[inline]
-    pub fn find_overflow(&self, hash: u64) {
-        if self.slot < WORDS as u32 {
-            return;
-        }
-        if let Some(next) = self.bucket.and_then(next_bucket) {
-            let _not_there_either = prefetch_tagged(next, hash);
-        }
-    }
-}
-
-/// Brings the entry with the tag of `hash` towards the cache, if the bucket has one.
+/// A bucket of the block whose address is in `block`; `block_of` gave both.
 #[inline]
-fn prefetch_tagged(bucket: &Bucket, hash: u64) -> Option<u32> {
-    let tag = tag_of(hash);
-    for (slot, word) in (0..).zip(&bucket.words) {
-        let word = word.load(Relaxed);
-        if word & !ADDRESS == tag {
-            // The address is only computed with, never followed: the entry may be gone.
-            let line = (word & ADDRESS) as *const u8;
-            prefetch(line);
-            prefetch(line.wrapping_add(64));
-            return Some(slot);
-        }
+fn bucket_at(block: &AtomicPtr<Bucket>, offset: usize) -> Option<&'static Bucket> {
+    let base = block.load(Relaxed);
+    if base.is_null() {
+        return None;
     }
-    None
+    // SAFETY: `offset` is below the block's length by `block_of`.
+    let bucket = unsafe { base.add(offset) };
+    // SAFETY: blocks come from the pool, whose memory is never unmapped and is always atomics.
+    Some(unsafe { &*bucket })
 }
 
 /// A slot for the core of a table that may be replaced, readable without any lock.
@@ -307,8 +225,8 @@ impl CoreCell {
     /// A hint for a key of the table whose core was stored last.
     #[inline]
     #[must_use]
-    pub fn hint(&self) -> Option<Hint> {
-        self.get().map(Hint::new)
+    pub fn hint(&self) -> Hint {
+        self.get().map_or_else(Hint::default, Hint::new)
     }
 
     #[inline]
@@ -319,50 +237,17 @@ impl CoreCell {
     }
 }
 
-/// Brings the cache line of a value towards the cache.
-#[inline]
-pub fn prefetch_value<T>(value: &T) {
-    prefetch(std::ptr::from_ref(value).cast());
-}
-
-/// Brings the first and the last cache line of a value towards the cache, to be written to: of a
-/// mutex, what it guards begins on the first and the lock itself is on the last.
-#[inline]
-pub fn prefetch_ends_to_write<T>(value: &T) {
-    let first = std::ptr::from_ref(value).cast::<u8>();
-    prefetch_to_write(first);
-    prefetch_to_write(first.wrapping_add(size_of::<T>() - 1));
-}
-
-#[inline]
-fn prefetch_to_write(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: a prefetch never faults, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _no_portable_prefetch = line;
-}
-
-#[inline]
-fn prefetch(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch never faults, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _no_portable_prefetch = line;
-}
-
 /// The tag of a hash: 15 of its bits and one that is set, so that neither an empty word nor a link
 /// looks like a match.
 #[inline]
 fn tag_of(hash: u64) -> u64 {
-    (hash & !ADDRESS) | 1 << 48
+    (hash & !ADDRESS) | 1 << TAG_SHIFT
+}
+
+/// Whether a word of a bucket has the tag of a hash.
+#[inline]
+fn is_tagged(word: u64, hash: u64) -> bool {
+    word >> TAG_SHIFT == tag_of(hash) >> TAG_SHIFT
 }
 
 /// Cores are never freed: a table that is dropped leaves its core for the next one.
@@ -443,32 +328,35 @@ impl Table {
     }
 
     /// The place of `key`, if the table has it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, key: Key<'_>) -> Option<Place> {
-        let bucket = match key.hint {
-            Some(Hint { epoch, bucket: Some(bucket), slot, .. })
-                if epoch == self.core.epoch.load(Relaxed) =>
-            {
-                let word = &bucket.words[slot as usize % WORDS];
-                if word.load(Relaxed) & !ADDRESS == tag_of(key.hash) {
-                    let place = Place(word);
-                    if is_same(place.entry().key(), key.bytes) {
-                        return Some(place);
-                    }
-                }
-                bucket
-            }
-            _ => self.core.bucket(self.core.shape().bucket_of(key.hash))?,
+        let Some(&Hint { epoch, stage: Stage::Bucket { bucket, slot } }) = key.hint else {
+            return self.find_unhinted(key.hash, key.bytes);
         };
+        if epoch != self.core.epoch.load(Relaxed) {
+            return self.find_unhinted(key.hash, key.bytes);
+        }
+        let word = &bucket.words[slot as usize % WORDS];
+        if is_tagged(word.load(Relaxed), key.hash) {
+            let place = Place(word);
+            if is_same(place.entry().key(), key.bytes) {
+                return Some(place);
+            }
+        }
         Self::search(bucket, key.hash, key.bytes)
     }
 
+    #[inline(never)]
+    fn find_unhinted(&self, hash: u64, key: &[u8]) -> Option<Place> {
+        let bucket = self.core.bucket(self.core.shape().bucket_of(hash))?;
+        Self::search(bucket, hash, key)
+    }
+
+    #[inline(never)]
     fn search(mut bucket: &'static Bucket, hash: u64, key: &[u8]) -> Option<Place> {
-        let tag = tag_of(hash);
         loop {
             for word in &bucket.words {
-                let value = word.load(Relaxed);
-                if value & !ADDRESS != tag {
+                if !is_tagged(word.load(Relaxed), hash) {
                     continue;
                 }
                 let place = Place(word);
@@ -674,7 +562,7 @@ impl Table {
         while let Some(here) = bucket {
             for word in &here.words {
                 let value = word.load(Relaxed);
-                if value & !ADDRESS == tag_of(hash) {
+                if is_tagged(value, hash) {
                     found.push(Place(word));
                 }
             }
@@ -734,9 +622,18 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
         return false;
     }
-    if a.len() < 8 {
-        return load_short(a) == load_short(b);
+    if a.len() > 16 {
+        return is_same_long(a, b);
     }
+    let is_end_same = a.last_chunk::<8>() == b.last_chunk::<8>();
+    match (a.first_chunk::<8>(), b.first_chunk::<8>()) {
+        (Some(start_a), Some(start_b)) => start_a == start_b && is_end_same,
+        _ => load_short(a) == load_short(b),
+    }
+}
+
+#[inline(never)]
+fn is_same_long(a: &[u8], b: &[u8]) -> bool {
     if a.len() > 64 {
         return a == b;
     }

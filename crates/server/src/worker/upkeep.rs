@@ -67,10 +67,13 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(super) fn run_timers(&mut self) {
+        let is_due = self.turn_ended_ms >= self.next_tick_ms;
+        if !is_due && self.expiring.is_none() {
+            return;
+        }
         let now_ms = clock::now_ms();
-        let mono_ms = clock::mono_ms();
-        if mono_ms >= self.next_tick_ms {
-            self.next_tick_ms = mono_ms + TICK_MS;
+        if is_due {
+            self.next_tick_ms = self.turn_ended_ms + TICK_MS;
             self.ticks += 1;
             self.tick(now_ms);
         }

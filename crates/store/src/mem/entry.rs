@@ -159,9 +159,16 @@ impl EntryPtr {
         self.flags() & EXPIRY != 0
     }
 
+    /// Bytes of the room for a deadline: the flag shifted to be that number.
+    #[inline]
+    fn deadline_bytes(self) -> usize {
+        const { assert!(EXPIRY >> 1 == 8) };
+        (self.flags() & EXPIRY) as usize >> 1
+    }
+
     #[inline]
     fn key_offset_and_len(self) -> (usize, usize) {
-        let after_deadline = HEADER + if self.has_deadline_slot() { 8 } else { 0 };
+        let after_deadline = HEADER + self.deadline_bytes();
         let [short] = self.read::<1>(6);
         if short != LONG_KEY {
             return (after_deadline, short as usize);
@@ -200,6 +207,7 @@ impl EntryPtr {
         self.bytes(offset, len)
     }
 
+    #[inline]
     pub(crate) fn is_external(self) -> bool {
         self.flags() & EXTERNAL != 0
     }
@@ -209,6 +217,7 @@ impl EntryPtr {
     }
 
     /// The blob, shared.
+    #[inline]
     pub(crate) fn blob(self) -> Option<Arc<Blob>> {
         if !self.is_external() {
             return None;
