@@ -32,7 +32,7 @@ pub enum Message {
         /// The line, without `+` and line end.
         line: Arc<[u8]>,
     },
-    /// [`Client::is_killed`] was set.
+    /// [`Client::is_killed`] became true.
     Kill(Arc<Client>),
     /// Clients may go on after CLIENT PAUSE.
     Resume,
@@ -199,14 +199,14 @@ impl Shared {
 
     /// Kills a client: its worker closes the connection at its next turn.
     pub fn kill(&self, client: &Arc<Client>) {
-        if !client.is_killed.swap(true, Ordering::AcqRel) {
+        if !client.kill() {
             self.send(client.worker, Message::Kill(Arc::clone(client)));
         }
     }
 
     /// Kills a client whose output went beyond its limit.
     pub fn kill_for_output(&self, client: &Arc<Client>) {
-        if !client.is_killed.load(Ordering::Acquire) {
+        if !client.is_killed() {
             self.stats[client.worker as usize].output_limit_closed.add(1);
         }
         self.kill(client);
