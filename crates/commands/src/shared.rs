@@ -10,6 +10,7 @@ use crate::sampler::Sampler;
 use crate::slowlog::SlowLog;
 use crate::stats::WorkerStats;
 use hypercache_stdx::{clock, mailbox, rng};
+use hypercache_store::growth;
 use parking_lot::Mutex;
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -216,6 +217,7 @@ impl Shared {
     /// turn.
     pub fn reset_stats(&self, own: usize) {
         self.sampler.reset();
+        growth::reset();
         for (i, stats) in self.stats.iter().enumerate() {
             let is_worker = self.mailboxes.get().is_some_and(|m| i < m.len());
             if i == own || !is_worker {

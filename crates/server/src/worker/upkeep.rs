@@ -80,6 +80,8 @@ impl<D: Driver> Worker<D> {
     fn tick(&mut self, now_ms: u64) {
         if self.commands.id == 0 {
             self.shared.sampler.sample(&self.shared, now_ms);
+            let threshold_ms = self.shared.config.hot.latency_ms.load(Relaxed);
+            self.shared.latency.note_growth(threshold_ms);
         }
         if self.expiring.is_none() && self.shared.is_active_expire.load(Relaxed) {
             self.expiring = Some(0);
