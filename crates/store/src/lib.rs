@@ -16,6 +16,12 @@ pub use mem::class_size;
 pub use mem::entry::{Blob, INLINE_MAX};
 pub use table::{Core, CoreCell, Hint, prefetch_ends_to_write, prefetch_value};
 
+/// Starts the thread that makes memory for tables ready ahead of its use. Without this call the first
+/// table that needs it does, which takes as long as to start a thread takes.
+pub fn start_preparing() {
+    let _later_if_it_failed = mem::region::toucher();
+}
+
 /// Bytes of all table buckets of the process.
 #[must_use]
 pub fn table_bytes_in_use() -> usize {
