@@ -8,6 +8,8 @@ mod clients;
 mod compat;
 #[path = "main/generate.rs"]
 mod generate;
+#[path = "main/growth.rs"]
+mod growth;
 #[path = "main/lifecycle.rs"]
 mod lifecycle;
 #[path = "main/malformed.rs"]

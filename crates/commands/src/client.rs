@@ -1,64 +1,38 @@
 //! What all workers may know of a connection, and the list of all connections.
 //!
 //! A connection lives on one worker; its [`Client`] is the part that CLIENT LIST, CLIENT KILL and
-//! PUBLISH reach from another. About 100 bytes, mostly atomics that only its worker writes.
+//! PUBLISH reach from another. It takes 96 bytes with the counts of its `Arc`, which is a class of
+//! the allocator, and 8 in the list. Most clients need no more: what only few have (names,
+//! subscriptions, a transaction) is in one box that is made when it is first needed ([`Cold`]), and
+//! addresses that are no IPv4 are in another.
+//!
+//! What a whole connection costs stands in `server::connection`.
 
 use hypercache_stdx::chunks::Chunks;
 use parking_lot::Mutex;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU16, AtomicU32, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
-/// One end of a connection, in 16 bytes. Shown as `address:port`, `path:0` of a Unix socket, or
-/// `?:0`.
+/// One end of a connection. Shown as `address:port`, `path:0` of a Unix socket, or `?:0`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Address {
     /// Not known.
     #[default]
     Unknown,
-    /// IPv4, what most clients use.
-    V4(SocketAddrV4),
-    /// Any other.
-    Other(Box<OtherAddress>),
-}
-
-/// An address that is longer than most.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OtherAddress {
-    /// IPv6.
+    /// IPv4 or IPv6.
     Ip(SocketAddr),
     /// Path of a Unix socket.
     Unix(String),
 }
 
 impl Address {
-    /// The address of a Unix socket at `path`.
-    #[must_use]
-    pub fn unix(path: String) -> Self {
-        Address::Other(Box::new(OtherAddress::Unix(path)))
-    }
-
     fn is_loopback(&self) -> bool {
         match self {
-            Address::V4(address) => address.ip().is_loopback(),
-            Address::Other(other) => match &**other {
-                OtherAddress::Ip(address) => match address.ip() {
-                    IpAddr::V4(ip) => ip.is_loopback(),
-                    IpAddr::V6(ip) => ip.to_canonical().is_loopback(),
-                },
-                OtherAddress::Unix(_) => true,
-            },
+            Address::Ip(address) => address.ip().to_canonical().is_loopback(),
+            Address::Unix(_) => true,
             Address::Unknown => false,
-        }
-    }
-}
-
-impl From<SocketAddr> for Address {
-    fn from(address: SocketAddr) -> Self {
-        match address {
-            SocketAddr::V4(address) => Address::V4(address),
-            SocketAddr::V6(_) => Address::Other(Box::new(OtherAddress::Ip(address))),
         }
     }
 }
@@ -67,11 +41,27 @@ impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Address::Unknown => f.write_str("?:0"),
-            Address::V4(address) => write!(f, "{address}"),
-            Address::Other(other) => match &**other {
-                OtherAddress::Ip(address) => write!(f, "{address}"),
-                OtherAddress::Unix(path) => write!(f, "{path}:0"),
-            },
+            Address::Ip(address) => write!(f, "{address}"),
+            Address::Unix(path) => write!(f, "{path}:0"),
+        }
+    }
+}
+
+/// The other end of a connection and ours, in 16 bytes.
+#[derive(Clone, Debug)]
+enum Ends {
+    /// What most clients use.
+    V4(SocketAddrV4, SocketAddrV4),
+    Other(Box<(Address, Address)>),
+}
+
+impl From<(Address, Address)> for Ends {
+    fn from(ends: (Address, Address)) -> Self {
+        match ends {
+            (Address::Ip(SocketAddr::V4(peer)), Address::Ip(SocketAddr::V4(local))) => {
+                Ends::V4(peer, local)
+            }
+            other => Ends::Other(Box::new(other)),
         }
     }
 }
@@ -87,35 +77,10 @@ pub struct Names {
     pub lib_version: Box<[u8]>,
 }
 
-/// See the module's text.
+/// What only few clients have. Once made it stays until the client goes.
 #[derive(Debug)]
-pub struct Client {
-    /// Unique for the life of the process, in order of arrival.
-    pub id: u64,
-    /// Number of the worker that serves it.
-    pub worker: u16,
-    /// The number of its socket, which CLIENT LIST shows; -1 for a client without one (tests).
-    pub fd: i32,
-    /// The other end.
-    pub peer: Address,
-    /// Our end.
-    pub local: Address,
-    /// The worker's number for its connection.
-    pub token: AtomicU32,
-    /// Its place among all clients.
-    slot: AtomicU32,
-    /// When it connected, in seconds since the epoch.
-    pub created_s: u32,
-    /// When it last sent a command, in seconds since the epoch.
-    pub active_s: AtomicU32,
-    /// Number of its last command plus one ([`crate::table::Entry::id`]); 0 before the first.
-    pub last_command: AtomicU16,
-    /// Selected database.
-    pub db: AtomicU8,
-    /// RESP version: 2 or 3.
-    pub resp: AtomicU8,
-    /// Bits of [`ClientFlags`].
-    pub flags: AtomicU32,
+pub struct Cold {
+    names: Mutex<Names>,
     /// Commands queued in MULTI, or -1.
     pub queued: AtomicI32,
     /// Channel subscriptions.
@@ -124,16 +89,56 @@ pub struct Client {
     pub patterns: AtomicU32,
     /// Shard channel subscriptions.
     pub shard_channels: AtomicU32,
-    /// Bytes of requests that are not complete.
-    pub query_bytes: AtomicU32,
-    /// Bytes waiting to be sent, messages on their way from other workers included.
-    pub output_bytes: AtomicU64,
-    /// Set by CLIENT KILL and by a publisher that finds the output beyond its limit.
-    pub is_killed: AtomicBool,
-    names: Mutex<Option<Box<Names>>>,
 }
 
-/// Properties of a client that CLIENT LIST shows as letters.
+impl Default for Cold {
+    fn default() -> Self {
+        Cold {
+            names: Mutex::default(),
+            queued: AtomicI32::new(-1),
+            channels: AtomicU32::new(0),
+            patterns: AtomicU32::new(0),
+            shard_channels: AtomicU32::new(0),
+        }
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Client {
+    /// Unique for the life of the process, in order of arrival.
+    pub id: u64,
+    ends: Ends,
+    cold: OnceLock<Box<Cold>>,
+    /// Bytes waiting to be sent, messages on their way from other workers included.
+    pub output_bytes: AtomicU64,
+    /// Bytes of requests that are not complete.
+    pub query_bytes: AtomicU32,
+    /// Bits of [`ClientFlags`], and the selected database from bit [`DB_SHIFT`] on.
+    flags: AtomicU32,
+    /// The number of its socket, which CLIENT LIST shows; -1 for a client without one (tests).
+    pub fd: i32,
+    /// The worker's number for its connection.
+    pub token: AtomicU32,
+    /// Its place among all clients.
+    slot: AtomicU32,
+    /// When it connected, in seconds since the epoch.
+    pub created_s: u32,
+    /// When it last sent a command, in seconds since the epoch.
+    pub active_s: AtomicU32,
+    /// Number of the worker that serves it.
+    pub worker: u16,
+    /// Number of its last command plus one ([`crate::table::Entry::id`]); 0 before the first.
+    pub last_command: AtomicU16,
+}
+
+// With the two counts of an `Arc`: 96 bytes, which is a class of the allocator.
+const _: () = assert!(size_of::<Client>() == 80, "see the module's text");
+
+/// Where the selected database begins among the flags; below it is room for 24 of them.
+const DB_SHIFT: u32 = 24;
+
+/// Properties of a client that CLIENT LIST shows, most of them as letters.
 #[derive(Debug)]
 pub struct ClientFlags;
 
@@ -156,47 +161,55 @@ impl ClientFlags {
     pub const CLOSING: u32 = 1 << 7;
     /// Authenticated, not shown.
     pub const AUTHENTICATED: u32 = 1 << 8;
+    /// `A`: killed by CLIENT KILL, or by a publisher that found the output beyond its limit.
+    pub const KILLED: u32 = 1 << 9;
+    /// Its replies are of RESP version 3.
+    pub const RESP3: u32 = 1 << 10;
 }
 
 impl Client {
     /// A client that just connected.
     #[must_use]
-    pub fn new(
-        id: u64,
-        worker: u16,
-        fd: i32,
-        (peer, local): (Address, Address),
-        now_s: u32,
-    ) -> Self {
+    pub fn new(id: u64, worker: u16, fd: i32, ends: (Address, Address), now_s: u32) -> Self {
         Client {
             id,
-            worker,
+            ends: ends.into(),
+            cold: OnceLock::new(),
+            output_bytes: AtomicU64::new(0),
+            query_bytes: AtomicU32::new(0),
+            flags: AtomicU32::new(0),
             fd,
-            peer,
-            local,
             token: AtomicU32::new(0),
             slot: AtomicU32::new(u32::MAX),
             created_s: now_s,
             active_s: AtomicU32::new(now_s),
+            worker,
             last_command: AtomicU16::new(0),
-            db: AtomicU8::new(0),
-            resp: AtomicU8::new(2),
-            flags: AtomicU32::new(0),
-            queued: AtomicI32::new(-1),
-            channels: AtomicU32::new(0),
-            patterns: AtomicU32::new(0),
-            shard_channels: AtomicU32::new(0),
-            query_bytes: AtomicU32::new(0),
-            output_bytes: AtomicU64::new(0),
-            is_killed: AtomicBool::new(false),
-            names: Mutex::new(None),
+        }
+    }
+
+    /// The other end.
+    #[must_use]
+    pub fn peer(&self) -> Address {
+        match &self.ends {
+            Ends::V4(peer, _) => Address::Ip(SocketAddr::V4(*peer)),
+            Ends::Other(ends) => ends.0.clone(),
+        }
+    }
+
+    /// Our end.
+    #[must_use]
+    pub fn local(&self) -> Address {
+        match &self.ends {
+            Ends::V4(_, local) => Address::Ip(SocketAddr::V4(*local)),
+            Ends::Other(ends) => ends.1.clone(),
         }
     }
 
     /// Whether it is on this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        self.peer.is_loopback()
+        self.peer().is_loopback()
     }
 
     /// Whether a flag is set.
@@ -207,27 +220,69 @@ impl Client {
 
     /// Sets or clears a flag; only the client's worker may.
     pub fn set_flag(&self, flag: u32, on: bool) {
-        let flags = self.flags.load(Relaxed);
-        self.flags.store(if on { flags | flag } else { flags & !flag }, Relaxed);
+        if on {
+            self.flags.fetch_or(flag, Relaxed);
+        } else {
+            self.flags.fetch_and(!flag, Relaxed);
+        }
+    }
+
+    /// Marks it as killed. Returns whether it was before.
+    pub(crate) fn kill(&self) -> bool {
+        self.flags.fetch_or(ClientFlags::KILLED, AcqRel) & ClientFlags::KILLED != 0
+    }
+
+    /// Whether it was killed; it may be connected for a moment yet.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.flags.load(Acquire) & ClientFlags::KILLED != 0
+    }
+
+    /// The selected database.
+    #[must_use]
+    pub fn db(&self) -> u8 {
+        (self.flags.load(Relaxed) >> DB_SHIFT) as u8
+    }
+
+    /// Notes which database is selected; only the client's worker may.
+    pub fn set_db(&self, db: u8) {
+        let change = u32::from(self.db() ^ db) << DB_SHIFT;
+        self.flags.fetch_xor(change, Relaxed);
+    }
+
+    /// What few clients have, if this one has it.
+    #[must_use]
+    pub fn cold(&self) -> Option<&Cold> {
+        self.cold.get().map(|cold| &**cold)
+    }
+
+    /// What few clients have, made if it was not there.
+    pub fn make_cold(&self) -> &Cold {
+        self.cold.get_or_init(Box::default)
+    }
+
+    /// Notes how many commands are queued in MULTI; -1: it is not in a transaction.
+    pub fn set_queued(&self, count: i32) {
+        if count >= 0 {
+            self.make_cold().queued.store(count, Relaxed);
+        } else if let Some(cold) = self.cold() {
+            cold.queued.store(-1, Relaxed);
+        }
     }
 
     /// The names it gave itself.
     #[must_use]
     pub fn names(&self) -> Names {
-        self.names.lock().as_deref().cloned().unwrap_or_default()
+        self.cold().map(|cold| cold.names.lock().clone()).unwrap_or_default()
     }
 
     /// Changes its names.
     pub fn rename(&self, f: impl FnOnce(&mut Names)) {
-        let mut names = self.names.lock();
-        let mut new = names.take().unwrap_or_default();
-        f(&mut new);
-        let is_empty = new.name.is_empty() && new.lib_name.is_empty() && new.lib_version.is_empty();
-        *names = (!is_empty).then_some(new);
+        f(&mut self.make_cold().names.lock());
     }
 }
 
-/// All connections, 9 bytes each beside the client itself. Those that come and go are found at once;
+/// All connections, 8 bytes each beside the client itself. Those that come and go are found at once;
 /// looking for an id, which only CLIENT does, looks at all.
 #[derive(Debug, Default)]
 pub struct Clients {
@@ -295,5 +350,48 @@ impl Clients {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn database_and_flags_leave_each_other_alone() {
+        let client = Client::new(1, 0, -1, Default::default(), 0);
+        client.set_flag(ClientFlags::MULTI, true);
+        client.set_db(15);
+        assert!(!client.kill() && client.kill());
+        client.set_db(4);
+        client.set_flag(ClientFlags::MULTI, false);
+        assert_eq!((client.db(), client.is_killed()), (4, true));
+        assert!(!client.has(ClientFlags::MULTI));
+    }
+
+    #[test]
+    fn ends_are_told_as_they_were_given() {
+        let ip = |text: &str| Address::Ip(text.parse().expect("an address"));
+        let unix = || Address::Unix("/run/h.sock".into());
+        for (peer, local, is_local) in [
+            (ip("127.0.0.1:5"), ip("127.0.0.1:6379"), true),
+            (ip("10.0.0.1:5"), ip("10.0.0.2:6379"), false),
+            (ip("[::1]:5"), ip("[::1]:6379"), true),
+            (ip("[::ffff:127.0.0.1]:5"), Address::Unknown, true),
+            (unix(), unix(), true),
+            (Address::Unknown, Address::Unknown, false),
+        ] {
+            let client = Client::new(1, 0, -1, (peer.clone(), local.clone()), 0);
+            assert_eq!((client.peer(), client.local(), client.is_local()), (peer, local, is_local));
+        }
+    }
+
+    #[test]
+    fn a_client_that_does_nothing_special_has_no_cold_part() {
+        let client = Client::new(1, 0, -1, Default::default(), 0);
+        client.set_queued(-1);
+        assert!(client.names().name.is_empty() && client.cold().is_none());
+        client.rename(|names| names.name = Box::from(&b"n"[..]));
+        assert_eq!(client.cold().map(|cold| cold.queued.load(Relaxed)), Some(-1));
     }
 }

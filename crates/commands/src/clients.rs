@@ -366,7 +366,7 @@ pub fn is_paused(shared: &Shared, now_ms: u64, entry: Option<&Entry>, session: &
 /// Whether a command may change data or what replicas are told; EXEC does what is queued.
 fn may_write(entry: &Entry, session: &Session) -> bool {
     let writes = |e: &Entry| e.row.flags.has(Flags::WRITE) || e.row.flags.has(Flags::MAY_REPLICATE);
-    let queue = session.multi.iter().flat_map(|multi| &multi.queue);
+    let queue = session.multi().into_iter().flat_map(|multi| &multi.queue);
     writes(entry) || entry.row.name == "EXEC" && queue.map(|(e, _)| e).any(|e| writes(e))
 }
 
@@ -447,8 +447,8 @@ impl<'a> Filter<'a> {
         let age_s = now_s.saturating_sub(u64::from(client.created_s));
         self.id.is_none_or(|id| id == client.id)
             && self.class.is_none_or(|class| class == class_of(client))
-            && self.address.is_none_or(|end| end == client.peer.to_string().as_bytes())
-            && self.local_address.is_none_or(|end| end == client.local.to_string().as_bytes())
+            && self.address.is_none_or(|end| end == client.peer().to_string().as_bytes())
+            && self.local_address.is_none_or(|end| end == client.local().to_string().as_bytes())
             && self.age_min_s.is_none_or(|age| age_s >= age)
             && !(self.spares_caller && client.id == caller)
     }
@@ -530,7 +530,7 @@ fn clients_to_list(cx: &mut Cx<'_>, args: Args<'_>) -> Result<Vec<Arc<Client>>, 
 fn flag_letters(client: &Client, session: &Session) -> String {
     let has = |flag| client.has(flag);
     let is_caller = client.id == session.client.id;
-    let watch = session.watch.as_ref().filter(|_| is_caller);
+    let watch = session.watch().filter(|_| is_caller);
     let is_dirty = watch.is_some_and(|watch| watch.flag.load(Acquire));
     let letters = [
         ('O', has(ClientFlags::MONITOR)),
@@ -538,7 +538,7 @@ fn flag_letters(client: &Client, session: &Session) -> String {
         ('x', has(ClientFlags::MULTI)),
         ('d', has(ClientFlags::DIRTY) || is_dirty),
         ('c', has(ClientFlags::CLOSING) || is_caller && session.is_closing),
-        ('A', client.is_killed.load(Relaxed)),
+        ('A', client.is_killed()),
         ('U', has(ClientFlags::UNIX)),
         ('e', has(ClientFlags::NO_EVICT)),
         ('T', has(ClientFlags::NO_TOUCH)),
@@ -559,7 +559,7 @@ fn last_command(client: &Client) -> &'static str {
 fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
     let now_s = cx.worker.now_ms / 1000;
     let seconds_since = |then_s: u32| now_s.saturating_sub(u64::from(then_s));
-    let names = client.names();
+    let (names, cold) = (client.names(), client.cold());
     let query_bytes = client.query_bytes.load(Relaxed);
     let output_bytes = client.output_bytes.load(Relaxed);
     let total = size_of::<Client>() as u64 + u64::from(query_bytes) + output_bytes;
@@ -572,22 +572,22 @@ fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
          omem={output_bytes} tot-mem={total} events={} cmd={} user=default redir=-1 resp={} \
          lib-name={} lib-ver={}",
         client.id,
-        client.peer,
-        client.local,
+        client.peer(),
+        client.local(),
         client.fd,
         text(&names.name),
         seconds_since(client.created_s),
         seconds_since(client.active_s.load(Relaxed)),
         flag_letters(client, cx.session),
-        client.db.load(Relaxed),
-        client.channels.load(Relaxed),
-        client.patterns.load(Relaxed),
-        client.shard_channels.load(Relaxed),
-        client.queued.load(Relaxed),
+        client.db(),
+        cold.map_or(0, |cold| cold.channels.load(Relaxed)),
+        cold.map_or(0, |cold| cold.patterns.load(Relaxed)),
+        cold.map_or(0, |cold| cold.shard_channels.load(Relaxed)),
+        cold.map_or(-1, |cold| cold.queued.load(Relaxed)),
         u8::from(output_bytes > 0),
         if output_bytes > 0 { "rw" } else { "r" },
         last_command(client),
-        client.resp.load(Relaxed),
+        if client.has(ClientFlags::RESP3) { 3 } else { 2 },
         text(&names.lib_name),
         text(&names.lib_version),
     );

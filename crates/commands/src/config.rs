@@ -222,7 +222,10 @@ pub const SETTINGS: &[Setting] = &[
         "latency-monitor-threshold",
         Kind::Int(0, SECONDS_MAX),
         "0",
-        |s, v| s.config.hot.latency_ms.store(int(v), Relaxed),
+        |s, v| {
+            s.config.hot.latency_ms.store(int(v), Relaxed);
+            hypercache_store::growth::set_traced(v != "0");
+        },
         "Milliseconds above which LATENCY notes an event; 0 notes none.",
     ),
     live(

@@ -393,7 +393,7 @@ mod tests {
         check(&mut h, &[("RESET", "+RESET\r\n"), ("EXEC", "-ERR EXEC without MULTI\r\n")]);
         check(&mut h, &[("PUBLISH c x", ":0\r\n")]);
         assert_eq!(h.session.db, 0);
-        assert!(h.session.watch.is_none() && !h.session.is_subscribed());
+        assert!(h.session.watch().is_none() && !h.session.is_subscribed());
     }
 
     #[test]

@@ -133,8 +133,7 @@ fn is_ordinary(shared: &Shared, session: &Session, timer: &Timer) -> bool {
     let hot = &shared.config.hot;
     !timer.times_each
         && session.is_authenticated
-        && session.subscriptions.is_none()
-        && session.multi.is_none()
+        && session.is_plain()
         && session.reply_mode == ReplyMode::On
         && shared.monitor_count.load(Relaxed) == 0
         && hot.notify.load(Relaxed) == 0
@@ -287,7 +286,7 @@ fn is_http(request: &Request<'_>) -> bool {
 /// Closes a connection whose client is not one of ours, before what follows can run.
 #[cold]
 fn hang_up(cx: &mut Cx<'_>) {
-    let peer = &cx.session.client.peer;
+    let peer = cx.session.client.peer();
     tracing::warn!("possible attack: POST or Host: was sent by {peer}; connection closed");
     cx.session.is_closing = true;
 }
@@ -300,7 +299,7 @@ fn refuse(cx: &mut Cx<'_>, entry: Option<&Entry>, text: &[u8]) {
     }
     cx.reply.error(text);
     cx.worker.stats.count_error(text);
-    if let Some(multi) = &mut cx.session.multi {
+    if let Some(multi) = cx.session.multi_mut() {
         multi.is_aborted = true;
     }
 }
@@ -389,7 +388,7 @@ fn checked<'a>(
         return reject(cx, entry, ReplyError::NoAuth);
     }
     let needs_room = flags.has(Flags::DENY_OOM)
-        || cx.session.multi.as_ref().is_some_and(|multi| multi.needs_room(entry));
+        || cx.session.multi().is_some_and(|multi| multi.needs_room(entry));
     if needs_room && !make_room(cx.shared, cx.worker) {
         return reject(cx, entry, ReplyError::OutOfMemory);
     }
@@ -398,7 +397,7 @@ fn checked<'a>(
         let error = ReplyError::Text("ERR Replica can't interact with the keyspace");
         return reject(cx, entry, error);
     }
-    if (cx.session.subscriptions.is_some() || cx.session.multi.is_some())
+    if !cx.session.is_plain()
         && let Some(outcome) = in_special_state(cx, request, entry)
     {
         return outcome;
@@ -424,12 +423,12 @@ fn in_special_state(
     request: &Request<'_>,
     entry: &'static Entry,
 ) -> Option<Outcome> {
-    if cx.session.subscriptions.is_some() && !crate::pubsub::is_allowed(cx.session, entry) {
+    if cx.session.is_subscribed() && !crate::pubsub::is_allowed(cx.session, entry) {
         refuse(cx, Some(entry), crate::pubsub::refusal(entry).as_bytes());
         cx.worker.stats.commands[entry.id].rejected.add(1);
         return Some(Ok(()));
     }
-    if cx.session.multi.is_none() || crate::transaction::runs_at_once(entry) {
+    if cx.session.multi().is_none() || crate::transaction::runs_at_once(entry) {
         return None;
     }
     if entry.row.flags.has(Flags::NO_MULTI) {

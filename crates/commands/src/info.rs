@@ -11,6 +11,7 @@ use crate::{REDIS_VERSION, system};
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::clock;
 use hypercache_stdx::size::human_bytes;
+use hypercache_store::growth;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -280,6 +281,8 @@ fn stats(cx: &mut Cx<'_>, out: &mut String) {
     let Sampled { commands, input_bytes, output_bytes } = shared.sampler.per_second();
     let kilobytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
     let (channels, patterns, shard_channels) = shared.pubsub.counts();
+    // Traced while LATENCY notes events.
+    let growth = growth::steps();
     lines!(out,
         "total_connections_received": shared.sum(|s| s.connections_received.get()),
         "total_commands_processed": shared.sum(|s| s.commands_processed.get()),
@@ -318,7 +321,17 @@ fn stats(cx: &mut Cx<'_>, out: &mut String) {
         "client_query_buffer_limit_disconnections": shared.sum(|s| s.query_limit_closed.get()),
         "client_output_buffer_limit_disconnections": shared.sum(|s| s.output_limit_closed.get()),
         "event_loop_turns": shared.sum(|s| s.loop_turns.get()),
+        "table_growth_steps": growth.count(),
+        "table_growth_max_usec": growth.max_ns.div_ceil(1000),
+        "table_growth_percentiles_usec": growth_percentiles(&growth),
     );
+}
+
+fn growth_percentiles(growth: &growth::Steps) -> String {
+    let shown = [50.0, 99.0, 99.9, 99.99, 99.999, 99.9999].map(|percent: f64| {
+        format!("p{percent}={:.3}", growth.quantile_ns(percent / 100.0) as f64 / 1000.0)
+    });
+    shown.join(",")
 }
 
 fn replication(cx: &mut Cx<'_>, out: &mut String) {

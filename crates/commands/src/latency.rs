@@ -7,6 +7,7 @@ use crate::stats::LATENCY_FIRST_BITS;
 use crate::table::{Command, Entry, Flags, Group, table};
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::clock;
+use hypercache_store::growth;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
@@ -137,6 +138,15 @@ impl LatencyMonitor {
         }
         if series.samples.len() > SAMPLES_MAX {
             series.samples.pop_front();
+        }
+    }
+
+    /// Notes the longest growth step of a table since this was called last, if it took as long as
+    /// `latency-monitor-threshold` says. One worker calls it at its ticks.
+    pub fn note_growth(&self, threshold_ms: u64) {
+        let millis = growth::take_recent_max_ns() / 1_000_000;
+        if threshold_ms > 0 && millis >= threshold_ms {
+            self.add("table-growth", millis);
         }
     }
 

@@ -271,7 +271,7 @@ pub(crate) fn refusal(entry: &Entry) -> String {
 
 /// Subscriptions as the reply counts them: channels and patterns together, shard channels apart.
 fn count(session: &mut Session, kind: Kind) -> i64 {
-    let Some(subscriptions) = &mut session.subscriptions else { return 0 };
+    let Some(subscriptions) = session.subscriptions_mut() else { return 0 };
     if kind.subscribe == SHARD.subscribe {
         return subscriptions.shard_channels.len() as i64;
     }
@@ -279,23 +279,24 @@ fn count(session: &mut Session, kind: Kind) -> i64 {
 }
 
 fn after_change(session: &mut Session) {
-    let (channels, patterns, shards) = match &session.subscriptions {
+    let (channels, patterns, shards) = match session.subscriptions() {
         Some(s) => (s.channels.len(), s.patterns.len(), s.shard_channels.len()),
         None => (0, 0, 0),
     };
     let client = &session.client;
-    client.channels.store(channels as u32, Relaxed);
-    client.patterns.store(patterns as u32, Relaxed);
-    client.shard_channels.store(shards as u32, Relaxed);
+    let cold = client.make_cold();
+    cold.channels.store(channels as u32, Relaxed);
+    cold.patterns.store(patterns as u32, Relaxed);
+    cold.shard_channels.store(shards as u32, Relaxed);
     client.set_flag(ClientFlags::PUBSUB, channels + patterns + shards > 0);
     if channels + patterns + shards == 0 {
-        session.subscriptions = None;
+        session.make_cold().subscriptions = None;
     }
 }
 
 fn add(cx: &mut Cx<'_>, args: Args<'_>, kind: Kind) -> Outcome {
     for name in args.iter_from(1) {
-        let subscriptions = cx.session.subscriptions.get_or_insert_default();
+        let subscriptions = cx.session.make_cold().subscriptions.get_or_insert_default();
         let mine = (kind.of_session)(subscriptions);
         if !mine.contains(name) {
             let name: Arc<[u8]> = Arc::from(name);
@@ -329,7 +330,7 @@ fn drop_from_hub(shared: &Shared, client: &Arc<Client>, name: &[u8], kind: Kind)
 }
 
 fn remove_one(shared: &Shared, session: &mut Session, name: &[u8], kind: Kind) {
-    let Some(subscriptions) = &mut session.subscriptions else { return };
+    let Some(subscriptions) = session.subscriptions_mut() else { return };
     if (kind.of_session)(subscriptions).remove(name) {
         drop_from_hub(shared, &session.client, name, kind);
     }
@@ -337,7 +338,7 @@ fn remove_one(shared: &Shared, session: &mut Session, name: &[u8], kind: Kind) {
 }
 
 fn names_of(session: &mut Session, kind: Kind) -> Vec<Arc<[u8]>> {
-    let Some(subscriptions) = &mut session.subscriptions else { return Vec::new() };
+    let Some(subscriptions) = session.subscriptions_mut() else { return Vec::new() };
     (kind.of_session)(subscriptions).iter().cloned().collect()
 }
 

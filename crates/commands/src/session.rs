@@ -8,7 +8,6 @@ use hypercache_protocol::parse::OwnedArgs;
 use hypercache_protocol::reply::Version;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// Whether replies are sent, as CLIENT REPLY says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -82,6 +81,16 @@ pub struct Session {
     pub is_closing: bool,
     /// Whether replies are sent.
     pub reply_mode: ReplyMode,
+    /// What only few connections have; see [`Cold`].
+    cold: Option<Box<Cold>>,
+}
+
+// Every byte counts as often as there are connections; what few need belongs into `Cold`.
+const _: () = assert!(size_of::<Session>() == 24, "see server::connection");
+
+/// What only few connections have. Made when it is first needed; stays until the connection ends.
+#[derive(Debug, Default)]
+pub struct Cold {
     /// The transaction being queued.
     pub multi: Option<Box<Multi>>,
     /// Keys being watched.
@@ -102,47 +111,110 @@ impl Session {
             is_authenticated,
             is_closing: false,
             reply_mode: ReplyMode::On,
-            multi: None,
-            watch: None,
-            subscriptions: None,
+            cold: None,
         }
+    }
+
+    /// What only few connections have, if this one has it.
+    #[inline]
+    #[must_use]
+    pub fn cold(&self) -> Option<&Cold> {
+        self.cold.as_deref()
+    }
+
+    /// The same, made if it was not there.
+    pub fn make_cold(&mut self) -> &mut Cold {
+        self.cold.get_or_insert_default()
+    }
+
+    /// The transaction being queued.
+    #[inline]
+    #[must_use]
+    pub fn multi(&self) -> Option<&Multi> {
+        self.cold()?.multi.as_deref()
+    }
+
+    /// The transaction being queued.
+    #[must_use]
+    pub fn multi_mut(&mut self) -> Option<&mut Multi> {
+        self.cold.as_mut()?.multi.as_deref_mut()
+    }
+
+    /// Ends queueing.
+    #[must_use]
+    pub(crate) fn take_multi(&mut self) -> Option<Box<Multi>> {
+        self.cold.as_mut()?.multi.take()
+    }
+
+    /// Keys being watched.
+    #[must_use]
+    pub fn watch(&self) -> Option<&Watch> {
+        self.cold()?.watch.as_deref()
+    }
+
+    /// Ends watching. The keys stay registered.
+    #[must_use]
+    pub(crate) fn take_watch(&mut self) -> Option<Box<Watch>> {
+        self.cold.as_mut()?.watch.take()
+    }
+
+    /// Subscriptions.
+    #[must_use]
+    pub fn subscriptions(&self) -> Option<&Subscriptions> {
+        self.cold()?.subscriptions.as_deref()
+    }
+
+    /// Subscriptions.
+    #[must_use]
+    pub(crate) fn subscriptions_mut(&mut self) -> Option<&mut Subscriptions> {
+        self.cold.as_mut()?.subscriptions.as_deref_mut()
+    }
+
+    /// Whether a command means what it says: no transaction is being queued, and nothing is
+    /// subscribed to.
+    #[inline]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.cold().is_none_or(|cold| cold.multi.is_none() && cold.subscriptions.is_none())
     }
 
     /// Selects a database.
     pub fn select(&mut self, db: u8) {
         self.db = db;
-        self.client.db.store(db, Relaxed);
+        self.client.set_db(db);
     }
 
     /// Chooses the protocol version.
     pub fn set_version(&mut self, version: Version) {
         self.version = version;
-        self.client.resp.store(if version == Version::V3 { 3 } else { 2 }, Relaxed);
+        self.client.set_flag(ClientFlags::RESP3, version == Version::V3);
     }
 
     /// Whether only subscription commands are allowed (RESP2 with subscriptions).
     #[must_use]
     pub fn is_subscribed(&self) -> bool {
-        self.subscriptions.is_some()
+        self.subscriptions().is_some()
     }
 
     /// Bytes of the transaction that is being queued.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.multi.as_ref().map_or(0, |multi| multi.bytes as usize)
+        self.multi().map_or(0, |multi| multi.bytes as usize)
     }
 
     /// Forgets the transaction and the watched keys.
     pub fn discard_transaction(&mut self, shared: &Shared) {
-        self.multi = None;
-        self.client.queued.store(-1, Relaxed);
+        if let Some(cold) = &mut self.cold {
+            cold.multi = None;
+        }
+        self.client.set_queued(-1);
         self.client.set_flag(ClientFlags::MULTI, false);
         self.unwatch(shared);
     }
 
     /// Forgets the watched keys. Takes partition locks, so none may be held.
     pub fn unwatch(&mut self, shared: &Shared) {
-        let Some(watch) = self.watch.take() else { return };
+        let Some(watch) = self.take_watch() else { return };
         for (db, key) in &watch.keys {
             let partition = crate::keyspace::partition_of(key);
             shared.keyspace.lock(partition).unwatch(*db, key, &watch.flag);

@@ -10,6 +10,7 @@ use crate::sampler::Sampler;
 use crate::slowlog::SlowLog;
 use crate::stats::WorkerStats;
 use hypercache_stdx::{clock, mailbox, rng};
+use hypercache_store::growth;
 use parking_lot::Mutex;
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -32,7 +33,7 @@ pub enum Message {
         /// The line, without `+` and line end.
         line: Arc<[u8]>,
     },
-    /// [`Client::is_killed`] was set.
+    /// [`Client::is_killed`] became true.
     Kill(Arc<Client>),
     /// Clients may go on after CLIENT PAUSE.
     Resume,
@@ -199,14 +200,14 @@ impl Shared {
 
     /// Kills a client: its worker closes the connection at its next turn.
     pub fn kill(&self, client: &Arc<Client>) {
-        if !client.is_killed.swap(true, Ordering::AcqRel) {
+        if !client.kill() {
             self.send(client.worker, Message::Kill(Arc::clone(client)));
         }
     }
 
     /// Kills a client whose output went beyond its limit.
     pub fn kill_for_output(&self, client: &Arc<Client>) {
-        if !client.is_killed.load(Ordering::Acquire) {
+        if !client.is_killed() {
             self.stats[client.worker as usize].output_limit_closed.add(1);
         }
         self.kill(client);
@@ -216,6 +217,7 @@ impl Shared {
     /// turn.
     pub fn reset_stats(&self, own: usize) {
         self.sampler.reset();
+        growth::reset();
         for (i, stats) in self.stats.iter().enumerate() {
             let is_worker = self.mailboxes.get().is_some_and(|m| i < m.len());
             if i == own || !is_worker {

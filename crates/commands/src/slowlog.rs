@@ -117,7 +117,7 @@ impl SlowLog {
             time_s: clock::now_ms() / 1000,
             micros,
             args: clip(args),
-            address: client.peer.to_string(),
+            address: client.peer().to_string(),
             name: client.names().name,
         };
         let mut ring = self.ring.lock();

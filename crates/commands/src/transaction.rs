@@ -83,7 +83,7 @@ pub(crate) fn runs_at_once(entry: &Entry) -> bool {
 
 /// Queues a command.
 pub(crate) fn queue(session: &mut Session, entry: &'static Entry, args: Args<'_>) {
-    let Some(multi) = &mut session.multi else { return };
+    let Some(multi) = session.multi_mut() else { return };
     if multi.is_aborted {
         // It will not run, so it need not be kept.
         return;
@@ -91,22 +91,23 @@ pub(crate) fn queue(session: &mut Session, entry: &'static Entry, args: Args<'_>
     let args = OwnedArgs::copy_of(args);
     multi.bytes += (args.bytes_used() + size_of::<(&Entry, OwnedArgs)>()) as u64;
     multi.queue.push((entry, args));
-    session.client.queued.store(multi.queue.len() as i32, Relaxed);
+    let count = multi.queue.len() as i32;
+    session.client.set_queued(count);
 }
 
 fn multi(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    if cx.session.multi.is_some() {
+    if cx.session.multi().is_some() {
         return Err(ReplyError::NestedMulti);
     }
-    cx.session.multi = Some(Box::<Multi>::default());
-    cx.session.client.queued.store(0, Relaxed);
+    cx.session.make_cold().multi = Some(Box::<Multi>::default());
+    cx.session.client.set_queued(0);
     cx.session.client.set_flag(ClientFlags::MULTI, true);
     cx.reply.ok();
     Ok(())
 }
 
 fn discard(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    if cx.session.multi.is_none() {
+    if cx.session.multi().is_none() {
         return Err(ReplyError::DiscardWithoutMulti);
     }
     cx.session.discard_transaction(cx.shared);
@@ -115,10 +116,10 @@ fn discard(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
 }
 
 fn watch(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    if cx.session.multi.is_some() {
+    if cx.session.multi().is_some() {
         return Err(ReplyError::WatchInMulti);
     }
-    let watch = cx.session.watch.get_or_insert_default();
+    let watch = cx.session.make_cold().watch.get_or_insert_default();
     for key in args.iter_from(1) {
         if watch.keys.insert((cx.keys.db, Box::from(key))) {
             cx.keys.watch(key, &watch.flag);
@@ -135,7 +136,7 @@ fn unwatch(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
 }
 
 fn exec(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    let Some(multi) = cx.session.multi.take() else { return Err(ReplyError::ExecWithoutMulti) };
+    let Some(multi) = cx.session.take_multi() else { return Err(ReplyError::ExecWithoutMulti) };
     if multi.is_aborted {
         cx.session.discard_transaction(cx.shared);
         return Err(ReplyError::ExecAbort);
@@ -144,14 +145,14 @@ fn exec(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     let is_untouched = watched_keys_are_untouched(cx);
     // The watch ends with the transaction either way. Its keys stay registered until the locks
     // are released, which harms nobody: the flag is no longer looked at.
-    let watch = cx.session.watch.take();
+    let watch = cx.session.take_watch();
     if is_untouched {
         run_queue(cx, &multi);
     } else {
         cx.reply.null_array();
     }
     dispatch::release(cx.shared, &mut cx.keys);
-    cx.session.watch = watch;
+    cx.session.make_cold().watch = watch;
     cx.session.discard_transaction(cx.shared);
     Ok(())
 }
@@ -161,7 +162,7 @@ fn hold_all_keys(cx: &mut Cx<'_>, multi: &Multi) {
     for (entry, args) in &multi.queue {
         dispatch::add_partitions(cx.shared, entry, args.as_args(), &mut partitions);
     }
-    let watched = cx.session.watch.iter().flat_map(|w| &w.keys);
+    let watched = cx.session.watch().into_iter().flat_map(|w| &w.keys);
     partitions.extend(watched.map(|(_, key)| crate::keyspace::partition_of(key)));
     cx.keys.hold_many(&mut partitions);
 }
@@ -169,7 +170,7 @@ fn hold_all_keys(cx: &mut Cx<'_>, multi: &Multi) {
 /// Whether no watched key changed. One whose time is past since it was watched has changed:
 /// looking at it removes it, which raises the flag.
 fn watched_keys_are_untouched(cx: &mut Cx<'_>) -> bool {
-    let Some(watch) = &cx.session.watch else { return true };
+    let Some(watch) = cx.session.watch() else { return true };
     let db = cx.keys.db;
     for (watched_db, key) in &watch.keys {
         cx.keys.db = *watched_db;

@@ -24,6 +24,7 @@ pub fn serve(config: Config) -> Result<(), String> {
     let workers = worker_count(&config);
     let choice = config.get("io");
     let shared = Shared::new(config, workers);
+    hypercache_store::start_preparing();
     let inboxes = (0..workers)
         .map(|_| Ok(Inbox { sockets: Mutex::default(), waker: Waker::new()? }))
         .collect::<std::io::Result<Vec<_>>>()

@@ -7,7 +7,7 @@
 
 mod upkeep;
 
-use crate::connection::{Connection, Connections, Partial};
+use crate::connection::{Connection, Connections, Partial, SOFT_PER_SECOND};
 use crate::io::{Chunk, Driver, Event, Token, Waker, trim};
 use crate::listen::tune;
 use hypercache_commands::client::{Address, Client, ClientFlags};
@@ -244,8 +244,8 @@ impl<D: Driver> Worker<D> {
     }
 
     fn is_sending(&mut self) -> bool {
-        let tokens = self.connections.tokens();
-        tokens.iter().any(|t| self.connections.get(*t).is_some_and(|c| c.is_sending))
+        let mut tokens = self.connections.tokens();
+        tokens.any(|token| self.connections.get(token).is_some_and(|c| c.is_sending))
     }
 
     fn turn(&mut self, events: &mut Vec<Event>) -> std::io::Result<()> {
@@ -355,13 +355,10 @@ impl<D: Driver> Worker<D> {
     /// The other end of a new connection, and ours.
     fn ends_of(&self, fd: &OwnedFd, is_unix: bool) -> (Address, Address) {
         if is_unix {
-            let path = Address::unix(self.shared.config.get("unixsocket"));
+            let path = Address::Unix(self.shared.config.get("unixsocket"));
             return (path.clone(), path);
         }
-        let known = |end: Option<SocketAddrAny>| {
-            let address = SocketAddr::try_from(end?).ok()?;
-            Some(Address::from(address))
-        };
+        let known = |end: Option<SocketAddrAny>| SocketAddr::try_from(end?).ok().map(Address::Ip);
         let peer = known(rustix::net::getpeername(fd).ok().flatten());
         let local = known(rustix::net::getsockname(fd).ok());
         (peer.unwrap_or_default(), local.unwrap_or_default())
@@ -729,17 +726,17 @@ impl<D: Driver> Worker<D> {
     /// Whether a connection's output is more than its class may have; counts it if so.
     fn is_beyond_limit(&mut self, token: Token, bytes: u64) -> bool {
         let limits = *self.shared.config.hot.output_limits.read();
-        let now_ms = clock::mono_ms();
+        let now = (clock::mono_ms() / (1000 / SOFT_PER_SECOND)) as u32;
         let Some(connection) = self.connections.get(token) else { return false };
         let is_pubsub = connection.session.is_subscribed();
         let limit = if is_pubsub { limits.pubsub } else { limits.normal };
         let mut is_beyond = limit.hard > 0 && bytes > limit.hard;
         if limit.soft > 0 && bytes > limit.soft {
-            let since = &mut connection.soft_limit_since_ms;
-            *since = if *since == 0 { now_ms.max(1) } else { *since };
-            is_beyond |= now_ms.saturating_sub(*since) >= limit.soft_s * 1000;
+            let since = &mut connection.soft_limit_since;
+            *since = if *since == 0 { now.max(1) } else { *since };
+            is_beyond |= u64::from(now.saturating_sub(*since)) >= limit.soft_s * SOFT_PER_SECOND;
         } else {
-            connection.soft_limit_since_ms = 0;
+            connection.soft_limit_since = 0;
         }
         self.commands.stats.output_limit_closed.add(u64::from(is_beyond));
         is_beyond

@@ -3,6 +3,7 @@
 //!
 //! `unsafe` lives in `mem` and `table` only; everything public here is safe.
 
+pub mod growth;
 mod mem;
 mod table;
 mod wheel;
@@ -14,6 +15,12 @@ pub use db::{Db, EntryRef, Key, Live, Payload, Removed, Ttl, Was};
 pub use mem::class_size;
 pub use mem::entry::{Blob, INLINE_MAX};
 pub use table::{Core, CoreCell, Hint, prefetch_ends_to_write, prefetch_value};
+
+/// Starts the thread that makes memory for tables ready ahead of its use. Without this call the first
+/// table that needs it does, which takes as long as to start a thread takes.
+pub fn start_preparing() {
+    let _later_if_it_failed = mem::region::toucher();
+}
 
 /// Bytes of all table buckets of the process.
 #[must_use]

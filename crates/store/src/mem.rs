@@ -4,13 +4,14 @@
 //! - **Entries** ([`entry`]): one allocation per key, from the process allocator, in size classes
 //!   that are its own (16-byte steps to 128, then four per doubling), so what is requested is what
 //!   is used and accounting is exact arithmetic.
-//! - **Buckets** ([`pool`]): the table's lines, from big huge-page regions that are never unmapped.
+//! - **Buckets** ([`pool`]): the table's lines, from big regions ([`region`]) that are never unmapped.
 //!   Because a bucket's address stays readable for the life of the process, a worker may look at
 //!   buckets without the partition's lock to prefetch entries: the worst a stale look can do is
 //!   prefetch a useless line.
 
 pub(crate) mod entry;
 pub(crate) mod pool;
+pub(crate) mod region;
 
 /// Bytes that an allocation of `n` bytes really takes: 16-byte steps to 128, then four classes per
 /// doubling. The default global allocator (mimalloc) has these same classes.

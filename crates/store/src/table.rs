@@ -35,10 +35,12 @@ mod hint;
 pub use hint::{Hint, prefetch_ends_to_write, prefetch_value};
 
 use crate::db::Key;
+use crate::growth;
 use crate::mem::entry::{EntryPtr, OwnedEntry};
 use crate::mem::pool::{self, Bucket, WORDS};
 use hint::{Stage, prefetch};
 use hypercache_stdx::hash::{KeyHasher, load_short};
+use smallvec::SmallVec;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
@@ -56,6 +58,10 @@ const BLOCKS_PER_DOUBLING: u32 = 8;
 const LEVEL_MAX: u32 = 24;
 const BLOCKS: usize =
     ((LEVEL_MAX + SPREAD_MIN_LOG2 + 1 - FIRST_ORDER) * BLOCKS_PER_DOUBLING + 1) as usize;
+
+/// Words of a group on their way: about 25, and not once in many millions more than fit here. Not in the
+/// heap: its first touch of new memory may take milliseconds.
+type Words = SmallVec<[u64; 12 * WORDS]>;
 
 /// A word's tag is above its address.
 const TAG_SHIFT: u32 = 48;
@@ -371,7 +377,7 @@ impl Table {
     /// Adds an entry whose key is not in the table.
     pub(crate) fn insert(&mut self, hash: u64, entry: OwnedEntry) {
         if self.len >= self.buckets() * LOAD_MAX {
-            self.grow();
+            growth::step(|| self.grow());
         }
         self.len += 1;
         self.place(hash, entry.into_entry());
@@ -392,7 +398,7 @@ impl Table {
             }
             bucket = match next_bucket(bucket) {
                 Some(next) => next,
-                None => self.add_overflow(bucket),
+                None => growth::step(|| self.add_overflow(bucket)),
             };
         }
     }
@@ -413,7 +419,7 @@ impl Table {
         self.len -= 1;
         self.trim_overflow(hash);
         if self.len < self.buckets() * LOAD_MIN && self.buckets() > SPREAD_MIN as usize {
-            self.shrink();
+            growth::step(|| self.shrink());
         }
         // SAFETY: the word that linked to it was cleared.
         unsafe { OwnedEntry::from_unlinked(entry) }
@@ -425,15 +431,15 @@ impl Table {
         if next_bucket(first).is_none() {
             return;
         }
-        let words = self.take_chain(first);
+        let mut words = Words::new();
+        self.take_chain(first, &mut words);
         for word in words {
             self.push(first, word);
         }
     }
 
-    /// Empties a bucket and its overflow and returns the words that were there.
-    fn take_chain(&mut self, first: &'static Bucket) -> Vec<u64> {
-        let mut words = Vec::with_capacity(2 * WORDS);
+    /// Empties a bucket and its overflow; appends the words that were there.
+    fn take_chain(&mut self, first: &'static Bucket, words: &mut Words) {
         let mut bucket = Some(first);
         while let Some(here) = bucket {
             let next = next_bucket(here);
@@ -450,7 +456,6 @@ impl Table {
             }
             bucket = next;
         }
-        words
     }
 
     fn grow(&mut self) {
@@ -479,11 +484,11 @@ impl Table {
     fn rehash_group(&mut self, old: Shape, new: Shape, group: u32) {
         // Seen from the lower level, where the group is one, whatever the other shape says.
         let level = old.level.min(new.level);
-        let mut words = Vec::with_capacity(8 * WORDS);
+        let mut words = Words::new();
         let mut n = group as usize;
         while n < old.buckets() {
             let bucket = self.core.bucket(n).expect("buckets below the count exist");
-            words.append(&mut self.take_chain(bucket));
+            self.take_chain(bucket, &mut words);
             n += 1 << level;
         }
         self.core.shape.store(new.pack(), Relaxed);
@@ -597,7 +602,9 @@ impl Drop for Table {
     fn drop(&mut self) {
         for n in 0..self.buckets() {
             let bucket = self.core.bucket(n).expect("buckets below the count exist");
-            for word in self.take_chain(bucket) {
+            let mut words = Words::new();
+            self.take_chain(bucket, &mut words);
+            for word in words {
                 // SAFETY: the word held a live entry, and the table owned it.
                 let entry = unsafe { EntryPtr::from_address(word & ADDRESS) };
                 // SAFETY: its word was cleared, and nothing borrows from a table being dropped.

@@ -1,6 +1,7 @@
 //! Tests of the CLIENT command.
 
 use super::*;
+use crate::client::Address;
 use crate::testing::Harness;
 
 fn text(h: &mut Harness, line: &str) -> String {
@@ -80,8 +81,7 @@ fn list_filters() {
 fn kill_spares_the_caller_unless_told() {
     let mut h = Harness::default();
     let id = h.shared.clients.next_id();
-    let ends =
-        ("10.0.0.1:5".parse::<std::net::SocketAddr>().expect("valid").into(), Default::default());
+    let ends = (Address::Ip("10.0.0.1:5".parse().expect("valid")), Address::Unknown);
     let other = Arc::new(Client::new(id, 0, -1, ends, (h.shared.started_ms / 1000) as u32));
     h.shared.clients.add(Arc::clone(&other));
     check(
@@ -98,9 +98,9 @@ fn kill_spares_the_caller_unless_told() {
             ("CLIENT KILL ADDR 10.0.0.1:5 TYPE pubsub", ":0\r\n"),
         ],
     );
-    assert!(!other.is_killed.load(Relaxed));
+    assert!(!other.is_killed());
     check(&mut h, &[("CLIENT KILL TYPE normal", ":1\r\n")]);
-    assert!(other.is_killed.load(Relaxed) && !h.session.is_closing);
+    assert!(other.is_killed() && !h.session.is_closing);
     check(&mut h, &[("CLIENT KILL 10.0.0.1:5", "+OK\r\n")]);
     check(&mut h, &[("CLIENT KILL USER default SKIPME no", ":2\r\n")]);
     assert!(h.session.is_closing);

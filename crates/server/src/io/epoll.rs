@@ -23,6 +23,7 @@ const EVENTS: usize = 512;
 const WAKER: u64 = u64::MAX;
 const LISTENER: u64 = 1 << 32;
 
+/// What the back end knows of a connection.
 #[derive(Default)]
 struct Slot {
     fd: Option<OwnedFd>,
@@ -30,6 +31,8 @@ struct Slot {
     filling: Option<Box<(Vec<u8>, usize)>>,
     is_reading: bool,
 }
+
+const _: () = assert!(size_of::<Slot>() == 24, "see server::connection");
 
 /// See the module's text.
 pub(crate) struct Epoll {

@@ -17,7 +17,7 @@ mod ring;
 
 use super::{Chunk, Driver, Event, Token, Waker, trim};
 use buffers::{BUFFERS, Buffers, GROUP};
-use connection::{Connection, Filling, Flight, Kind, Tag};
+use connection::{Connection, Filling, Flight, Kind, NO_EVENT, Tag};
 use hypercache_protocol::reply::Output;
 use hypercache_stdx::chunks::Chunks;
 use hypercache_stdx::clock;
@@ -33,13 +33,26 @@ use std::time::Duration;
 
 /// The buffer of a [`Chunk`] in the shared buffers; others count the joined chunks from one.
 const SHARED: u32 = 0;
-/// No connection has this place.
-const NONE: u32 = u32::MAX;
 /// How long nothing is accepted after a failure, such as no free descriptor.
 const ACCEPT_PAUSE_NS: u64 = 100_000_000;
 /// How often and how long the end of the driver waits for its requests.
 const LAST_WAITS: u32 = 100;
 const LAST_WAIT: Duration = Duration::from_millis(10);
+
+/// The number of the connection of a token in the list of connections.
+#[derive(Clone, Copy)]
+struct Place(u32);
+
+impl Place {
+    /// The token has no connection.
+    const NONE: Place = Place(u32::MAX);
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Place::NONE
+    }
+}
 
 struct Listener {
     fd: Option<OwnedFd>,
@@ -61,10 +74,10 @@ pub(crate) struct Uring {
     listeners: Vec<Listener>,
     /// When listeners that failed accept again.
     accept_at_ns: Option<u64>,
-    connections: Chunks<Option<Box<Connection>>>,
+    connections: Chunks<Option<Connection>>,
     free: Vec<u32>,
-    /// The place of the connection of each token, or [`NONE`].
-    places: Vec<u32>,
+    /// The place of the connection of each token.
+    places: Chunks<Place>,
     /// Connections that found no free buffer.
     starved: VecDeque<u32>,
     /// Connections with something to tell in the next turn.
@@ -72,7 +85,8 @@ pub(crate) struct Uring {
     /// Chunks of this turn that did not lie together in the shared buffers.
     joined: Vec<Vec<u8>>,
     completions: Vec<cqueue::Entry>,
-    turn: u64,
+    /// Counts turns, without the upper bits.
+    turn: u32,
     /// Turns since something happened last.
     idle_turns: u32,
     /// Whether the worker does something else between turns instead of waiting.
@@ -93,7 +107,7 @@ impl Uring {
             accept_at_ns: None,
             connections: Chunks::default(),
             free: Vec::new(),
-            places: Vec::new(),
+            places: Chunks::default(),
             starved: VecDeque::new(),
             waiting: Vec::new(),
             joined: Vec::new(),
@@ -108,8 +122,13 @@ impl Uring {
     }
 
     fn get(&mut self, token: Token) -> Option<(u32, &mut Connection)> {
-        let place = *self.places.get(token as usize)?;
+        let Place(place) = *self.places.get(token as usize)?;
         Some((place, self.connections.get_mut(place as usize)?.as_mut()?))
+    }
+
+    fn connection_of(&self, token: Token) -> Option<&Connection> {
+        let Place(place) = *self.places.get(token as usize)?;
+        self.connections.get(place as usize)?.as_ref()
     }
 
     fn watch_waker(&mut self) {
@@ -323,12 +342,13 @@ impl Uring {
         }
         if connection.turn != self.turn {
             connection.turn = self.turn;
-            connection.event = Some(events.len() as u32);
+            connection.event = events.len() as u32;
             let chunk = Chunk { buffer: SHARED, start, len };
             return events.push(Event::Received { token: connection.token, chunk });
         }
-        match connection.event.map(|event| &mut events[event as usize]) {
-            Some(Event::Received { chunk, .. }) => {
+        // A connection that had no event for 2^32 turns may seem to have one in this one.
+        match events.get_mut(connection.event as usize) {
+            Some(Event::Received { chunk, token }) if *token == connection.token => {
                 join(chunk, start, bytes, &self.buffers, &mut self.joined);
             }
             _ => {
@@ -358,7 +378,7 @@ impl Uring {
             } else if connection.held.is_some() {
                 let bytes = connection.take_held();
                 connection.turn = self.turn;
-                connection.event = Some(events.len() as u32);
+                connection.event = events.len() as u32;
                 let len = bytes.len() as u32;
                 self.joined.push(bytes);
                 let chunk = Chunk { buffer: self.joined.len() as u32, start: 0, len };
@@ -399,7 +419,7 @@ impl Uring {
         let Some(connection) = &mut self.connections[index as usize] else { return };
         let Some(filling) = connection.filling.take() else { return };
         connection.turn = self.turn;
-        connection.event = None;
+        connection.event = NO_EVENT;
         events.push(Event::Filled { token: connection.token, buffer: filling.buffer });
         if connection.has_news() {
             self.tell_later(index);
@@ -520,11 +540,9 @@ impl Driver for Uring {
             self.connections.push(None);
             self.connections.len() as u32 - 1
         });
-        self.connections[index as usize] = Some(Box::new(Connection::new(token, fd, self.turn)));
-        if self.places.len() <= token as usize {
-            self.places.resize(token as usize + 1, NONE);
-        }
-        self.places[token as usize] = index;
+        self.connections[index as usize] = Some(Connection::new(token, fd, self.turn));
+        self.places.extend_to(token as usize + 1);
+        self.places[token as usize] = Place(index);
         self.arm(index);
         Ok(())
     }
@@ -533,7 +551,7 @@ impl Driver for Uring {
         let Some((index, connection)) = self.get(token) else { return };
         connection.is_removed = true;
         let is_sending = connection.flight.is_some();
-        self.places[token as usize] = NONE;
+        self.places[token as usize] = Place::NONE;
         self.cancel_receiving(index);
         if is_sending {
             self.cancel(index, Kind::Send);
@@ -542,7 +560,7 @@ impl Driver for Uring {
     }
 
     fn wait(&mut self, timeout: Duration, events: &mut Vec<Event>) -> Result<()> {
-        self.turn += 1;
+        self.turn = self.turn.wrapping_add(1);
         self.is_busy = timeout.is_zero();
         self.accept_again();
         let events_before = events.len();
@@ -597,15 +615,13 @@ impl Driver for Uring {
     }
 
     fn unsent(&self, token: Token) -> usize {
-        let Some(place) = self.places.get(token as usize) else { return 0 };
-        let connection = self.connections.get(*place as usize).and_then(Option::as_ref);
-        connection.and_then(|c| c.flight.as_ref()).map_or(0, |flight| flight.sending.left())
+        let flight = self.connection_of(token).and_then(|connection| connection.flight.as_ref());
+        flight.map_or(0, |flight| flight.sending.left())
     }
 
     fn filled_bytes(&self, token: Token) -> usize {
-        let Some(place) = self.places.get(token as usize) else { return 0 };
-        let connection = self.connections.get(*place as usize).and_then(Option::as_ref);
-        connection.and_then(|c| c.filling.as_ref()).map_or(0, |filling| filling.buffer.len())
+        let filling = self.connection_of(token).and_then(|connection| connection.filling.as_ref());
+        filling.map_or(0, |filling| filling.buffer.len())
     }
 
     fn set_reading(&mut self, token: Token, is_reading: bool) {

@@ -83,6 +83,8 @@ impl<D: Driver> Worker<D> {
     fn tick(&mut self, now_ms: u64) {
         if self.commands.id == 0 {
             self.shared.sampler.sample(&self.shared, now_ms);
+            let threshold_ms = self.shared.config.hot.latency_ms.load(Relaxed);
+            self.shared.latency.note_growth(threshold_ms);
         }
         if self.expiring.is_none() && self.shared.is_active_expire.load(Relaxed) {
             self.expiring = Some(0);
@@ -109,9 +111,8 @@ impl<D: Driver> Worker<D> {
         for token in self.connections.tokens() {
             let Some(connection) = self.connections.get(token) else { continue };
             let client = &connection.session.client;
-            let is_filling = connection.partial.as_ref().is_some_and(|p| p.is_filling);
-            if is_filling && self.driver.filled_bytes(token) != connection.filled_bytes {
-                connection.filled_bytes = self.driver.filled_bytes(token);
+            let filling = connection.partial.as_mut().filter(|partial| partial.is_filling);
+            if filling.is_some_and(|partial| partial.note_filled(self.driver.filled_bytes(token))) {
                 client.active_s.store((now_ms / 1000) as u32, Relaxed);
                 self.mark_dirty(token);
                 continue;
@@ -122,7 +123,7 @@ impl<D: Driver> Worker<D> {
                 && !connection.is_paused
                 && !connection.session.is_subscribed()
                 && !client.has(ClientFlags::MONITOR);
-            let is_above_soft = connection.soft_limit_since_ms != 0;
+            let is_above_soft = connection.soft_limit_since != 0;
             if is_idle {
                 self.end(token);
             } else if is_above_soft {

@@ -206,7 +206,7 @@ impl Run {
         let after = State::of(&self.harness.session);
         check_reply(entry, args, &reply, before, after);
         let session = &mut self.harness.session;
-        if session.is_closing || session.client.is_killed.load(Relaxed) {
+        if session.is_closing || session.client.is_killed() {
             session.close(&self.harness.shared);
             *session = Harness::connect(&self.harness.shared);
         }
@@ -243,7 +243,7 @@ struct State {
 
 impl State {
     fn of(session: &Session) -> Self {
-        let queue = session.multi.iter().flat_map(|multi| &multi.queue);
+        let queue = session.multi().into_iter().flat_map(|multi| &multi.queue);
         State {
             version: session.version,
             is_monitor: session.client.has(ClientFlags::MONITOR),
