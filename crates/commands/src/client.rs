@@ -165,6 +165,8 @@ impl ClientFlags {
     pub const KILLED: u32 = 1 << 9;
     /// Its replies are of RESP version 3.
     pub const RESP3: u32 = 1 << 10;
+    /// `b`: waits in a command that blocks.
+    pub const BLOCKED: u32 = 1 << 11;
 }
 
 impl Client {

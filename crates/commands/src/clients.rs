@@ -301,8 +301,10 @@ fn unblock(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         }
         _ => return Err(too_many(cx, args)),
     }
-    parse_i64(args.get(2)).ok_or(ReplyError::NotAnInteger)?;
-    cx.reply.int(0);
+    let id = parse_i64(args.get(2)).ok_or(ReplyError::NotAnInteger)?;
+    let with_error = args.len() == 4 && is(args.get(3), "ERROR");
+    let waited = crate::blocking::unblock(cx.shared, id as u64, with_error);
+    cx.reply.int(i64::from(waited));
     Ok(())
 }
 
@@ -534,6 +536,7 @@ fn flag_letters(client: &Client, session: &Session) -> String {
     let is_dirty = watch.is_some_and(|watch| watch.flag.load(Acquire));
     let letters = [
         ('O', has(ClientFlags::MONITOR)),
+        ('b', has(ClientFlags::BLOCKED)),
         ('P', has(ClientFlags::PUBSUB)),
         ('x', has(ClientFlags::MULTI)),
         ('d', has(ClientFlags::DIRTY) || is_dirty),

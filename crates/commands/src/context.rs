@@ -1,5 +1,6 @@
 //! What a command's function is handed.
 
+use crate::blocking::Blocking;
 use crate::error::ReplyError;
 use crate::keyspace::Keys;
 use crate::session::Session;
@@ -55,6 +56,8 @@ pub struct Cx<'a> {
     pub reply: Reply<'a>,
     /// The command's row; of a subcommand, the subcommand's.
     pub entry: &'static Entry,
+    /// Whether the command may wait.
+    pub blocking: Blocking<'a>,
 }
 
 impl Cx<'_> {

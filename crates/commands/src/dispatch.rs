@@ -1,6 +1,7 @@
 //! From arguments to reply: the checks around a command, the locks it needs, and what is counted.
 //! Hot path.
 
+use crate::blocking::{Blocking, serve_ready};
 use crate::client::ClientFlags;
 use crate::context::{Cx, Worker};
 use crate::error::{Outcome, ReplyError};
@@ -157,7 +158,7 @@ impl<'a> Executor<'a> {
         let entry = crate::table::unknown();
         keys.touch = !session.client.has(ClientFlags::NO_TOUCH);
         let is_ordinary = is_ordinary(shared, session, timer);
-        let cx = Cx { shared, worker, session, keys, reply, entry };
+        let cx = Cx { shared, worker, session, keys, reply, entry, blocking: Blocking::Allowed };
         Executor { cx, timer, is_ordinary, run: (0, 0) }
     }
 
@@ -209,6 +210,9 @@ impl<'a> Executor<'a> {
         self.cx.keys.hold_one(at);
         let failed = run(&mut self.cx, args);
         self.cx.keys.release_one();
+        if self.cx.keys.has_ready() {
+            serve_ready(&mut self.cx);
+        }
         self.run.0 += 1;
         self.run.1 += u32::from(failed);
     }
@@ -458,6 +462,9 @@ fn timed<'a>(cx: &mut Cx<'a>, timer: &mut Timer, request: &Request<'a>, entry: &
     cx.entry = entry;
     let failed = run(cx, request.args);
     release(cx.shared, &mut cx.keys);
+    if cx.keys.has_ready() {
+        serve_ready(cx);
+    }
     if !is_timed {
         return timer.note(entry.id, 1, u32::from(failed));
     }

@@ -15,6 +15,8 @@ macro_rules! errors {
             Text(&'static str),
             /// The reply was already written as an error.
             Written,
+            /// No error: a command that is tried again for a client that waits found nothing yet.
+            WouldBlock,
         }
 
         impl ReplyError {
@@ -27,7 +29,7 @@ macro_rules! errors {
                 match self {
                     $(ReplyError::$variant => $text,)+
                     ReplyError::Text(text) => text,
-                    ReplyError::Written => "",
+                    ReplyError::Written | ReplyError::WouldBlock => "",
                 }
             }
         }

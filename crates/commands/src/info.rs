@@ -149,7 +149,7 @@ fn clients(cx: &mut Cx<'_>, out: &mut String) {
         "maxclients": cx.shared.config.get("maxclients"),
         "client_recent_max_input_buffer": input.unwrap_or(0),
         "client_recent_max_output_buffer": output.unwrap_or(0),
-        "blocked_clients": 0,
+        "blocked_clients": cx.shared.blocked.len(),
         "tracking_clients": 0,
         "clients_in_timeout_table": 0,
     );

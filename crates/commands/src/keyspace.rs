@@ -7,13 +7,15 @@
 //! as an effect in one place.
 
 mod dbs;
+mod history;
 mod typed;
 
+pub use history::{History, Ready, WatchFlag};
 pub use typed::Editor;
 
 use crate::stats::WorkerStats;
 use dbs::Dbs;
-use hypercache_journal::{Change, Effect, Event, Log};
+use hypercache_journal::{Change, Effect, Event};
 use hypercache_protocol::slot::{SLOTS, SlotFinder, slot_of};
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
@@ -22,9 +24,7 @@ use hypercache_store::{
     prefetch_value,
 };
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Partitions of the keyspace: 16 hash slots each.
 pub const PARTITIONS: usize = 1024;
@@ -41,69 +41,6 @@ pub fn partition_of(key: &[u8]) -> u16 {
 #[inline]
 fn partition_of_slot(slot: u16) -> u16 {
     slot / (SLOTS / PARTITIONS as u16)
-}
-
-/// Raised when a watched key changes; shared by the session and the shards it watches keys in.
-pub type WatchFlag = Arc<AtomicBool>;
-
-/// Counts records that are kept, so that those of one command on several partitions can be told in
-/// the order they were made.
-static STAMP: AtomicU64 = AtomicU64::new(0);
-
-/// What is told of every write of a partition: its log and the watchers of its keys.
-#[derive(Debug, Default)]
-pub struct History {
-    /// The partition's log of effects.
-    pub log: Log,
-    /// Number of the last record that became a notification.
-    notified: u64,
-    /// When each of the records after that was made, in the order of the whole keyspace.
-    stamps: Vec<u64>,
-    watchers: HashMap<(u8, Box<[u8]>), Vec<WatchFlag>>,
-}
-
-impl History {
-    /// Whether nobody reads of writes: neither the log nor a watcher.
-    #[inline]
-    fn is_unread(&self) -> bool {
-        !self.log.is_kept() && self.watchers.is_empty()
-    }
-
-    /// Records an effect. The one place through which writes are told.
-    #[inline]
-    fn record(&mut self, effect: &Effect<'_>) {
-        self.log.append(effect);
-        if self.log.is_kept() {
-            self.stamps.push(STAMP.fetch_add(1, Ordering::Relaxed));
-        }
-        if !self.watchers.is_empty() {
-            self.touch_watchers(effect);
-        }
-    }
-
-    /// Records that the time of a key was past, and frees it.
-    #[cold]
-    fn record_expired(&mut self, db: u8, removed: Removed) {
-        self.record(&expired(db, removed.key()));
-        discard(removed);
-    }
-
-    #[cold]
-    fn touch_watchers(&self, effect: &Effect<'_>) {
-        if let Some(flags) = self.watchers.get(&(effect.db, Box::from(effect.key))) {
-            raise(flags);
-        }
-    }
-
-    /// Raises the flags of watched keys for which `is_touched` holds.
-    fn touch_watchers_where(&self, mut is_touched: impl FnMut(u8, &[u8]) -> bool) {
-        let touched = self.watchers.iter().filter(|((db, key), _)| is_touched(*db, key));
-        touched.for_each(|(_, flags)| raise(flags));
-    }
-}
-
-fn raise(flags: &[WatchFlag]) {
-    flags.iter().for_each(|flag| flag.store(true, Ordering::Release));
 }
 
 /// Everything of one partition, guarded by its lock.
@@ -174,22 +111,6 @@ impl Shard {
         }
     }
 
-    /// Adds a watcher of a key.
-    pub fn watch(&mut self, db: u8, key: &[u8], flag: &WatchFlag) {
-        let flags = self.history.watchers.entry((db, Box::from(key))).or_default();
-        flags.push(Arc::clone(flag));
-    }
-
-    /// Removes a watcher of a key.
-    pub fn unwatch(&mut self, db: u8, key: &[u8], flag: &WatchFlag) {
-        let name = (db, Box::from(key));
-        let Some(flags) = self.history.watchers.get_mut(&name) else { return };
-        flags.retain(|other| !Arc::ptr_eq(other, flag));
-        if flags.is_empty() {
-            self.history.watchers.remove(&name);
-        }
-    }
-
     /// Removes keys whose time is past. Returns how many hints were looked at (fewer than `max`:
     /// nothing more is due, see [`Db::expire_due`]) and how many keys went.
     pub fn expire_due(&mut self, now_ms: u64, max: usize) -> (usize, usize) {
@@ -228,15 +149,7 @@ impl Shard {
 
     /// Calls `f` with the records that no notification was made of yet.
     pub fn take_notifications(&mut self, f: &mut dyn FnMut(Effect<'_>)) {
-        let History { log, notified, stamps, .. } = &mut self.history;
-        stamps.clear();
-        if log.last() == *notified {
-            return;
-        }
-        // Those that are not yet notified are held, so none is lost while notifications are wanted.
-        let _none_when_lost = log.read_from(*notified + 1, f);
-        *notified = log.last();
-        log.hold_from(*notified + 1);
+        self.history.take_notifications(f);
     }
 
     /// Sets the log's bound and counts all records so far as notified.
@@ -387,6 +300,8 @@ pub struct Keys<'a> {
     pub now_s: u32,
     /// Whether reads count as a use of the key (not after CLIENT NO-TOUCH and in OBJECT).
     pub touch: bool,
+    /// Keys that clients wait for and that changed while they were held.
+    ready: Vec<Ready>,
 }
 
 impl<'a> Keys<'a> {
@@ -396,7 +311,7 @@ impl<'a> Keys<'a> {
     pub fn new(keyspace: &'a Keyspace, stats: &'a WorkerStats, db: u8, now_ms: u64) -> Self {
         let now_s = (now_ms / 1000) as u32;
         let (one, many) = (None, Vec::new());
-        Keys { keyspace, stats, one, many, db, now_ms, now_s, touch: true }
+        Keys { keyspace, stats, one, many, db, now_ms, now_s, touch: true, ready: Vec::new() }
     }
 
     /// Locks the partition of one key that was located before.
@@ -426,8 +341,22 @@ impl<'a> Keys<'a> {
         if let Some(One { mut shard, .. }) = self.one.take()
             && shard.is_changed
         {
+            shard.history.take_ready(&mut self.ready);
             self.stats.add_bytes(shard.take_bytes_delta());
         }
+    }
+
+    /// Keys that clients wait for and that changed under the locks released since the last call.
+    #[inline]
+    pub fn take_ready(&mut self) -> Vec<Ready> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Whether there are such keys.
+    #[inline]
+    #[must_use]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
     /// Reports the bytes that changed, hands each new record to `notify`, and unlocks.
@@ -436,6 +365,7 @@ impl<'a> Keys<'a> {
             if let Some(notify) = notify {
                 shard.take_notifications(notify);
             }
+            shard.history.take_ready(&mut self.ready);
             self.stats.add_bytes(shard.take_bytes_delta());
         } else if !self.many.is_empty() {
             self.release_many(notify);
@@ -447,6 +377,7 @@ impl<'a> Keys<'a> {
             self.notify_in_order(notify);
         }
         for (_, shard) in &mut self.many {
+            shard.history.take_ready(&mut self.ready);
             self.stats.add_bytes(shard.take_bytes_delta());
         }
         self.many = Vec::new();
@@ -723,7 +654,7 @@ impl<'a> Keys<'a> {
             let Shard { hasher, dbs, history, .. } = shard;
             for i in (0..DATABASES as u8).filter(|i| only.is_none_or(|o| o == *i)) {
                 let Some(db) = dbs.take_if_used(i) else { continue };
-                history.touch_watchers_where(|watched, key| {
+                history.touch_where(|watched, key| {
                     let key = Key::new(key, hasher.hash(key));
                     watched == i && db.get(key).is_some_and(|e| !e.is_expired(now_ms))
                 });
@@ -748,10 +679,9 @@ impl<'a> Keys<'a> {
                 let key = Key::new(key, hasher.hash(key));
                 dbs.get(db).is_some_and(|db| db.get(key).is_some())
             };
-            history.touch_watchers_where(|db, key| {
-                (db == a || db == b) && (is_in(a, key) || is_in(b, key))
-            });
+            history.touch_where(|db, key| (db == a || db == b) && (is_in(a, key) || is_in(b, key)));
             dbs.swap(a, b);
+            history.make_ready_where(|db| db == a || db == b);
             for i in [a, b] {
                 let core = dbs.get(i).map(Db::core);
                 keyspace.partition(p).cores[i as usize].set(core);
@@ -774,12 +704,19 @@ impl<'a> Keys<'a> {
         sum
     }
 
+    /// Has a client wait for a key, which must be held, until it changes.
+    pub(crate) fn wait_for(&mut self, key: &[u8], waiter: &Arc<crate::blocking::Waiter>) {
+        let db = self.db;
+        let (shard, _) = self.shard_of(key);
+        shard.history.add_waiter(db, key, waiter);
+    }
+
     /// Watches a key for the session that owns `flag`.
     pub fn watch(&mut self, key: &[u8], flag: &WatchFlag) {
         let db = self.db;
         // A key whose time is past leaves now, so that its leaving later is no change.
         self.exists(key);
         let (shard, _) = self.shard_of(key);
-        shard.watch(db, key, flag);
+        shard.history.watch(db, key, flag);
     }
 }

@@ -5,6 +5,7 @@
 //! file is the family's table. The families are listed in [`table::FAMILIES`].
 #![forbid(unsafe_code)]
 
+pub mod blocking;
 pub mod client;
 pub mod config;
 mod config_command;
@@ -36,6 +37,7 @@ mod introspect;
 pub mod latency;
 mod lcs;
 mod list;
+mod list_pop;
 mod memory;
 pub mod monitor;
 mod redact;

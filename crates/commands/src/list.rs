@@ -1,4 +1,4 @@
-//! Lists.
+//! Lists: what works on one list and does not wait. The rest is in `list_pop.rs`.
 
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
@@ -9,7 +9,7 @@ use hypercache_protocol::reply::Reply;
 use hypercache_stdx::number;
 use hypercache_store::types::{Digits, Item, List, ListOp};
 
-const BASE: Command = Command { group: Group::List, acl: Acl::LIST, ..Command::DEFAULT };
+pub(crate) const BASE: Command = Command { group: Group::List, acl: Acl::LIST, ..Command::DEFAULT };
 const ADDS: Flags = Flags::WRITE.or(Flags::DENY_OOM).or(Flags::FAST);
 const TAKES: Flags = Flags::WRITE.or(Flags::FAST);
 const READ: Keys = Keys::first(KeyFlags::RO.or(KeyFlags::ACCESS));
@@ -114,11 +114,86 @@ pub(crate) const COMMANDS: &[Command] = &[
         examples: "> RPUSH l a b c\n(integer) 3\n> LRANGE l -2 -1\n1) \"b\"\n2) \"c\"\n> LRANGE l 5 9\n(empty array)",
         ..BASE
     },
+    Command {
+        name: "LINDEX",
+        arity: 3,
+        keys: READ,
+        flags: Flags::READONLY,
+        run: lindex,
+        summary: "The item with an index; a negative one counts from the end.",
+        complexity: "O(N) in the number of chunks to pass",
+        syntax: "key index",
+        examples: "> RPUSH l a b c\n(integer) 3\n> LINDEX l -1\n\"c\"\n> LINDEX l 3\n(nil)",
+        ..BASE
+    },
+    Command {
+        name: "LSET",
+        arity: 4,
+        keys: Keys::first(KeyFlags::RW.or(KeyFlags::UPDATE)),
+        flags: Flags::WRITE.or(Flags::DENY_OOM),
+        run: lset,
+        summary: "Puts another item in the place of the one with an index.",
+        complexity: "O(N) in the number of chunks to pass",
+        syntax: "key index element",
+        examples: "> RPUSH l a b\n(integer) 2\n> LSET l 1 c\nOK\n> LSET l 2 d\n(error) ERR index out of range",
+        ..BASE
+    },
+    Command {
+        name: "LINSERT",
+        since: "2.2.0",
+        arity: 5,
+        keys: INSERT,
+        flags: Flags::WRITE.or(Flags::DENY_OOM),
+        run: linsert,
+        summary: "Adds an item before or after the first that equals another; answers the new length.",
+        complexity: "O(N) in the number of items to pass",
+        syntax: "key <BEFORE | AFTER> pivot element",
+        examples: "> RPUSH l a c\n(integer) 2\n> LINSERT l BEFORE c b\n(integer) 3\n> LINSERT l AFTER x y\n(integer) -1",
+        ..BASE
+    },
+    Command {
+        name: "LREM",
+        arity: 4,
+        keys: Keys::first(KeyFlags::RW.or(KeyFlags::DELETE)),
+        flags: Flags::WRITE,
+        run: lrem,
+        summary: "Removes the first items that equal another; the last ones if the count is negative, all if it is 0.",
+        complexity: "O(N) in the length of the list",
+        syntax: "key count element",
+        examples: "> RPUSH l a b a a\n(integer) 4\n> LREM l -2 a\n(integer) 2\n> LRANGE l 0 -1\n1) \"a\"\n2) \"b\"",
+        ..BASE
+    },
+    Command {
+        name: "LTRIM",
+        arity: 4,
+        keys: Keys::first(KeyFlags::RW.or(KeyFlags::DELETE)),
+        flags: Flags::WRITE,
+        run: ltrim,
+        summary: "Removes all items but those of a range.",
+        complexity: "O(N) in the number of items removed",
+        syntax: "key start stop",
+        examples: "> RPUSH l a b c\n(integer) 3\n> LTRIM l 1 -1\nOK\n> LLEN l\n(integer) 2",
+        ..BASE
+    },
+    Command {
+        name: "LPOS",
+        since: "6.0.6",
+        arity: -3,
+        keys: READ,
+        flags: Flags::READONLY,
+        run: lpos,
+        summary: "Index of the first item that equals another, or of several.",
+        complexity: "O(N) in the number of items to pass",
+        syntax: "key element [RANK rank] [COUNT num-matches] [MAXLEN len]",
+        examples: "> RPUSH l a b a\n(integer) 3\n> LPOS l a RANK -1\n(integer) 2\n\
+                   > LPOS l a COUNT 0\n1) (integer) 0\n2) (integer) 2",
+        ..BASE
+    },
 ];
 
 /// An end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     Front,
     Back,
 }
@@ -221,5 +296,179 @@ fn lrange(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let (first, count) = resolve_items(start, stop, list.len());
     cx.reply.array(count);
     list.iter_from(first).take(count).for_each(|item| reply_item(&mut cx.reply, item));
+    Ok(())
+}
+
+/// The item's number from the front, of an index that may count from the end.
+fn resolve_index(index: i64, len: usize) -> Option<usize> {
+    let index = if index < 0 { index.checked_add(len as i64)? } else { index };
+    usize::try_from(index).ok().filter(|index| *index < len)
+}
+
+fn lindex(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let Some(list) = cx.keys.read::<List>(args.get(1))? else {
+        cx.reply.null();
+        return Ok(());
+    };
+    let index = number::parse_i64(args.get(2)).ok_or(ReplyError::NotAnInteger)?;
+    match resolve_index(index, list.len()).and_then(|index| list.get(index)) {
+        Some(item) => reply_item(&mut cx.reply, item),
+        None => cx.reply.null(),
+    }
+    Ok(())
+}
+
+fn lset(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let key = args.get(1);
+    let len = cx.keys.read_uncounted::<List>(key)?.ok_or(ReplyError::NoSuchKey)?.len();
+    let index = number::parse_i64(args.get(2)).ok_or(ReplyError::NotAnInteger)?;
+    let index = resolve_index(index, len).ok_or(ReplyError::OutOfRange)?;
+    cx.keys.edit::<List, _>(key, |list| {
+        list.apply(ListOp::Set(index, args.get(3)));
+        list.event(Event::LSet);
+    })?;
+    cx.reply.ok();
+    Ok(())
+}
+
+fn linsert(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let (key, place) = (args.get(1), args.get(2));
+    let is_after = place.eq_ignore_ascii_case(b"AFTER");
+    if !is_after && !place.eq_ignore_ascii_case(b"BEFORE") {
+        return Err(ReplyError::Syntax);
+    }
+    let Some(list) = cx.keys.read_uncounted::<List>(key)? else {
+        cx.reply.int(0);
+        return Ok(());
+    };
+    let pivot = Item::of(args.get(3));
+    let Some(at) = list.iter().position(|item| item == pivot) else {
+        cx.reply.int(-1);
+        return Ok(());
+    };
+    let len = cx.keys.edit::<List, _>(key, |list| {
+        list.apply(ListOp::Insert(at + usize::from(is_after), args.get(4)));
+        list.event(Event::LInsert);
+        list.len()
+    })?;
+    cx.reply.int(len as i64);
+    Ok(())
+}
+
+fn lrem(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let (key, count) =
+        (args.get(1), number::parse_i64(args.get(2)).ok_or(ReplyError::NotAnInteger)?);
+    let Some(list) = cx.keys.read_uncounted::<List>(key)? else {
+        cx.reply.int(0);
+        return Ok(());
+    };
+    let item = Item::of(args.get(3));
+    let max = if count == 0 { usize::MAX } else { count.unsigned_abs() as usize };
+    let same = |(i, other): (usize, Item<'_>)| (other == item).then_some(i);
+    // From the last to the first, so that each index still holds when its turn comes.
+    let found: Vec<usize> = if count < 0 {
+        let last = list.len().saturating_sub(1);
+        list.iter().rev().enumerate().filter_map(same).take(max).map(|i| last - i).collect()
+    } else {
+        let mut found: Vec<_> = list.iter().enumerate().filter_map(same).take(max).collect();
+        found.reverse();
+        found
+    };
+    if !found.is_empty() {
+        cx.keys.edit::<List, _>(key, |list| {
+            found.iter().for_each(|i| list.apply(ListOp::Remove(*i, 1)));
+            list.event(Event::LRem);
+        })?;
+    }
+    cx.reply.int(found.len() as i64);
+    Ok(())
+}
+
+fn ltrim(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let start = number::parse_i64(args.get(2)).ok_or(ReplyError::NotAnInteger)?;
+    let stop = number::parse_i64(args.get(3)).ok_or(ReplyError::NotAnInteger)?;
+    let key = args.get(1);
+    if let Some(list) = cx.keys.read_uncounted::<List>(key)? {
+        let (first, count) = resolve_items(start, stop, list.len());
+        cx.keys.edit::<List, _>(key, |list| {
+            let behind = list.len() - first - count;
+            for (at, count) in [(first + count, behind), (0, first)] {
+                if count > 0 {
+                    list.apply(ListOp::Remove(at, count));
+                }
+            }
+            list.event(Event::LTrim);
+        })?;
+    }
+    cx.reply.ok();
+    Ok(())
+}
+
+/// What LPOS looks for.
+struct Search {
+    rank: i64,
+    /// Matches to answer, 0 for all; `None`: the first, without a list around it.
+    count: Option<usize>,
+    /// Items to compare with, 0 for all.
+    len_max: usize,
+}
+
+fn parse_search(args: Args<'_>) -> Result<Search, ReplyError> {
+    let mut search = Search { rank: 1, count: None, len_max: 0 };
+    let not_negative = |text: &[u8], error: &'static str| {
+        let n = number::parse_i64(text).and_then(|n| usize::try_from(n).ok());
+        n.ok_or(ReplyError::Text(error))
+    };
+    for i in (3..args.len()).step_by(2) {
+        if i + 1 >= args.len() {
+            return Err(ReplyError::Syntax);
+        }
+        let value = args.get(i + 1);
+        match args.get(i).to_ascii_uppercase().as_slice() {
+            b"RANK" => search.rank = number::parse_i64(value).ok_or(ReplyError::NotAnInteger)?,
+            b"COUNT" => search.count = Some(not_negative(value, "ERR COUNT can't be negative")?),
+            b"MAXLEN" => search.len_max = not_negative(value, "ERR MAXLEN can't be negative")?,
+            _ => return Err(ReplyError::Syntax),
+        }
+        if search.rank == 0 {
+            return Err(ReplyError::Text(
+                "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start from the end of the list",
+            ));
+        }
+    }
+    Ok(search)
+}
+
+fn lpos(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let search = parse_search(args)?;
+    let item = Item::of(args.get(2));
+    let mut found = Vec::new();
+    if let Some(list) = cx.keys.read::<List>(args.get(1))? {
+        let looks = if search.len_max == 0 { usize::MAX } else { search.len_max };
+        let max = match search.count {
+            None => 1,
+            Some(0) => usize::MAX,
+            Some(count) => count,
+        };
+        let skip = search.rank.unsigned_abs() as usize - 1;
+        let same = |(i, other): (usize, Item<'_>)| (other == item).then_some(i);
+        if search.rank > 0 {
+            let matches = list.iter().take(looks).enumerate().filter_map(same);
+            found.extend(matches.skip(skip).take(max));
+        } else {
+            let last = list.len().saturating_sub(1);
+            let matches = list.iter().rev().take(looks).enumerate().filter_map(same);
+            found.extend(matches.skip(skip).take(max).map(|i| last - i));
+        }
+    }
+    if search.count.is_some() {
+        cx.reply.array(found.len());
+        found.iter().for_each(|i| cx.reply.int(*i as i64));
+        return Ok(());
+    }
+    match found.first() {
+        Some(i) => cx.reply.int(*i as i64),
+        None => cx.reply.null(),
+    }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! One connection's state as commands see it.
 
+use crate::blocking::Waiter;
 use crate::client::{Client, ClientFlags};
 use crate::keyspace::WatchFlag;
 use crate::shared::Shared;
@@ -97,6 +98,8 @@ pub struct Cold {
     pub watch: Option<Box<Watch>>,
     /// Subscriptions.
     pub subscriptions: Option<Box<Subscriptions>>,
+    /// What the client waits for, in a command that blocks.
+    pub blocked: Option<Arc<Waiter>>,
 }
 
 impl Session {
@@ -178,6 +181,13 @@ impl Session {
         self.cold().is_none_or(|cold| cold.multi.is_none() && cold.subscriptions.is_none())
     }
 
+    /// What the client waits for, in a command that blocks.
+    #[inline]
+    #[must_use]
+    pub fn blocked(&self) -> Option<&Arc<Waiter>> {
+        self.cold()?.blocked.as_ref()
+    }
+
     /// Selects a database.
     pub fn select(&mut self, db: u8) {
         self.db = db;
@@ -217,13 +227,14 @@ impl Session {
         let Some(watch) = self.take_watch() else { return };
         for (db, key) in &watch.keys {
             let partition = crate::keyspace::partition_of(key);
-            shared.keyspace.lock(partition).unwatch(*db, key, &watch.flag);
+            shared.keyspace.lock(partition).history.unwatch(*db, key, &watch.flag);
         }
         self.client.set_flag(ClientFlags::DIRTY, false);
     }
 
     /// What must be undone when the connection ends. No lock may be held.
     pub fn close(&mut self, shared: &Shared) {
+        crate::blocking::abandon(shared, self);
         self.discard_transaction(shared);
         crate::pubsub::unsubscribe_all(shared, self);
         crate::monitor::stop_monitoring(shared, self);

@@ -1,6 +1,7 @@
 //! What all workers share: keyspace, settings, clients, subscriptions, statistics, and the
 //! mailboxes by which workers reach each other.
 
+use crate::blocking::Blocked;
 use crate::client::{Client, Clients};
 use crate::config::Config;
 use crate::keyspace::Keyspace;
@@ -9,6 +10,7 @@ use crate::pubsub::PubSub;
 use crate::sampler::Sampler;
 use crate::slowlog::SlowLog;
 use crate::stats::WorkerStats;
+use hypercache_protocol::reply::Output;
 use hypercache_stdx::{clock, mailbox, rng};
 use hypercache_store::growth;
 use parking_lot::Mutex;
@@ -37,6 +39,15 @@ pub enum Message {
     Kill(Arc<Client>),
     /// Clients may go on after CLIENT PAUSE.
     Resume,
+    /// A client that waited is answered.
+    Unblock {
+        /// The client.
+        client: Arc<Client>,
+        /// Number of what it waited in.
+        number: u64,
+        /// Its reply.
+        reply: Box<Output>,
+    },
     /// CONFIG RESETSTAT: a worker's counters are written by itself only.
     ResetStats,
 }
@@ -145,6 +156,8 @@ pub struct Shared {
     pub is_active_expire: AtomicBool,
     /// Highest sum of bytes seen.
     pub peak_bytes: AtomicU64,
+    /// Clients that wait in commands that block.
+    pub blocked: Blocked,
 }
 
 impl Shared {
@@ -177,6 +190,7 @@ impl Shared {
             io_backend: OnceLock::new(),
             is_active_expire: AtomicBool::new(true),
             peak_bytes: AtomicU64::new(0),
+            blocked: Blocked::default(),
         });
         crate::config::apply_all(&shared);
         shared

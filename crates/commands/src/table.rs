@@ -380,6 +380,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::bitmap::COMMANDS,
     crate::bitfield::COMMANDS,
     crate::list::COMMANDS,
+    crate::list_pop::COMMANDS,
     crate::hyperloglog::COMMANDS,
     crate::generic::COMMANDS,
     crate::expire::COMMANDS,

@@ -3,6 +3,7 @@
 //! EXEC locks the partitions of all keys of all queued commands, and of the watched keys, in
 //! ascending order, and runs the commands under those locks: all or none, and nothing in between.
 
+use crate::blocking::Blocking;
 use crate::client::ClientFlags;
 use crate::context::Cx;
 use crate::dispatch;
@@ -147,7 +148,9 @@ fn exec(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     // are released, which harms nobody: the flag is no longer looked at.
     let watch = cx.session.take_watch();
     if is_untouched {
+        let before = std::mem::replace(&mut cx.blocking, Blocking::Denied);
         run_queue(cx, &multi);
+        cx.blocking = before;
     } else {
         cx.reply.null_array();
     }

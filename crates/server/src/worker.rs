@@ -23,6 +23,7 @@ use hypercache_stdx::clock;
 use parking_lot::Mutex;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::net::SocketAddrAny;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -195,6 +196,8 @@ pub(crate) struct Worker<D: Driver> {
     pool: Vec<Box<Output>>,
     /// When the last turn ended, on the clock of `next_tick_ms`.
     turn_ended_ms: u64,
+    /// When clients that wait are to wait no longer: time, number of the wait, connection.
+    timeouts: BTreeSet<(u64, u64, Token)>,
     next_tick_ms: u64,
     ticks: u64,
     /// Partition whose expiry goes on, while a round of it is not finished.
@@ -220,6 +223,7 @@ impl<D: Driver> Worker<D> {
             is_resuming: false,
             pool: Vec::new(),
             turn_ended_ms: 0,
+            timeouts: BTreeSet::new(),
             next_tick_ms: 0,
             ticks: 0,
             expiring: None,
@@ -258,6 +262,7 @@ impl<D: Driver> Worker<D> {
         trim(events);
         self.take_inbox();
         self.take_messages();
+        self.time_out();
         self.go_on();
         let has_requests = !self.feeds.is_empty();
         if has_requests {
@@ -278,7 +283,8 @@ impl<D: Driver> Worker<D> {
         if self.expiring.is_some() || self.is_resuming || !self.again.is_empty() {
             return Duration::ZERO;
         }
-        let left_ms = self.next_tick_ms.saturating_sub(self.turn_ended_ms);
+        let timeout = self.timeouts.first().map_or(u64::MAX, |(at, ..)| *at);
+        let left_ms = self.next_tick_ms.min(timeout).saturating_sub(self.turn_ended_ms);
         Duration::from_millis(left_ms.clamp(1, upkeep::TICK_MS))
     }
 
@@ -375,6 +381,12 @@ impl<D: Driver> Worker<D> {
         connection.session.client.active_s.store(now_s, Relaxed);
         let Some(mut partial) = connection.partial.take() else {
             let Some(chunk) = chunk else { return };
+            if connection.session.blocked().is_some() {
+                let bytes = self.driver.bytes(chunk).to_vec();
+                let partial = Partial { bytes, ..Partial::default() };
+                connection.partial = Some(Box::new(partial));
+                return self.mark_dirty(token);
+            }
             return self.feeds.push(Feed {
                 token,
                 source: Source::Chunk(chunk),
@@ -391,9 +403,10 @@ impl<D: Driver> Worker<D> {
             self.commands.stats.query_limit_closed.add(1);
             return self.end(token);
         }
-        if connection.is_paused || connection.has_more {
+        let is_blocked = connection.session.blocked().is_some();
+        if connection.is_paused || connection.has_more || is_blocked {
             connection.partial = Some(partial);
-            return;
+            return self.mark_dirty(token);
         }
         let Partial { bytes, args, parser, .. } = *partial;
         self.feeds.push(Feed {
@@ -574,8 +587,14 @@ impl<D: Driver> Worker<D> {
                     break;
                 }
                 executor.execute(&window.request(parsed, bytes));
-                if executor.session().is_closing {
+                let session = executor.session();
+                if session.is_closing {
                     feed.is_stopped = true;
+                } else if let Some(waiter) = session.blocked() {
+                    feed.is_stopped = true;
+                    if let Some(at) = waiter.deadline_ms() {
+                        self.timeouts.insert((at, waiter.number(), feed.token));
+                    }
                 }
             }
             feed.done = parsed.end as usize;

@@ -2,6 +2,7 @@
 
 use super::Worker;
 use crate::io::Driver;
+use hypercache_commands::blocking::time_out;
 use hypercache_commands::client::{Client, ClientFlags};
 use hypercache_commands::keyspace::PARTITIONS;
 use hypercache_commands::pubsub::write_push;
@@ -9,6 +10,7 @@ use hypercache_commands::shared::Message;
 use hypercache_journal::Effect;
 use hypercache_protocol::reply::{Output, Version};
 use hypercache_stdx::clock;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Timers run this often, in ms.
@@ -35,8 +37,58 @@ impl<D: Driver> Worker<D> {
                     });
                 }
                 Message::Kill(client) => self.kill(&client),
+                Message::Unblock { client, number, reply } => {
+                    self.unblock(&client, number, reply);
+                }
                 Message::Resume => self.is_resuming = true,
                 Message::ResetStats => self.commands.stats.reset(),
+            }
+        }
+    }
+
+    /// Answers a client that waited, and has it go on.
+    fn unblock(&mut self, client: &Client, number: u64, reply: Box<Output>) {
+        let Some(token) = self.connections.token_of(client) else { return };
+        let Some(connection) = self.connections.get(token) else { return };
+        if connection.session.blocked().is_none_or(|waiter| waiter.number() != number) {
+            return;
+        }
+        if let Some(waiter) = connection.session.end_wait()
+            && let Some(at) = waiter.deadline_ms()
+        {
+            self.timeouts.remove(&(at, number, token));
+        }
+        match &mut connection.out {
+            Some(out) => out.append(&reply),
+            None => connection.out = Some(reply),
+        }
+        self.again.push(token);
+        self.mark_dirty(token);
+    }
+
+    /// Ends the waits whose time is over.
+    pub(super) fn time_out(&mut self) {
+        if self.timeouts.is_empty() {
+            return;
+        }
+        let now_ms = clock::mono_ms();
+        while let Some(&(at, number, token)) = self.timeouts.first() {
+            if at > now_ms {
+                return;
+            }
+            let waiter = self.connections.get(token).and_then(|c| c.session.blocked());
+            let Some(waiter) = waiter.filter(|waiter| waiter.number() == number).map(Arc::clone)
+            else {
+                self.timeouts.pop_first();
+                continue;
+            };
+            let Some(reply) = time_out(&self.shared, &waiter) else {
+                // It is being served: the message is on its way, or it waits on in a moment.
+                return;
+            };
+            let client = self.connections.get(token).map(|c| Arc::clone(&c.session.client));
+            if let Some(client) = client {
+                self.unblock(&client, number, reply);
             }
         }
     }
@@ -121,6 +173,7 @@ impl<D: Driver> Worker<D> {
             let is_idle = timeout_s > 0
                 && idle_s > timeout_s
                 && !connection.is_paused
+                && connection.session.blocked().is_none()
                 && !connection.session.is_subscribed()
                 && !client.has(ClientFlags::MONITOR);
             let is_above_soft = connection.soft_limit_since != 0;

@@ -1,0 +1,182 @@
+//! What is told of every write of a partition: its log of effects, and those who observe its keys.
+
+use super::{discard, expired};
+use crate::blocking::Waiter;
+use crate::table::Group;
+use hypercache_journal::{Change, Effect, Log};
+use hypercache_store::Removed;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Raised when a watched key changes; shared by the session and the shards it watches keys in.
+pub type WatchFlag = Arc<AtomicBool>;
+
+/// Counts records that are kept, so that those of one command on several partitions can be told in
+/// the order they were made.
+static STAMP: AtomicU64 = AtomicU64::new(0);
+
+/// Who wants to know of changes of a key.
+#[derive(Debug, Default)]
+struct Observers {
+    /// Of transactions that depend on it.
+    flags: Vec<WatchFlag>,
+    /// Clients that wait for it, in order of their numbers, with the family of their command.
+    waiting: VecDeque<(u64, Group, Arc<Waiter>)>,
+}
+
+impl Observers {
+    fn is_empty(&self) -> bool {
+        self.flags.is_empty() && self.waiting.is_empty()
+    }
+}
+
+/// A key that clients wait for and that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Logical database.
+    pub db: u8,
+    /// The key.
+    pub key: Box<[u8]>,
+}
+
+/// What is told of every write of a partition: its log, and those who observe its keys.
+#[derive(Debug, Default)]
+pub struct History {
+    /// The partition's log of effects.
+    pub log: Log,
+    /// Number of the last record that became a notification.
+    pub(super) notified: u64,
+    /// When each of the records after that was made, in the order of the whole keyspace.
+    pub(super) stamps: Vec<u64>,
+    observers: HashMap<(u8, Box<[u8]>), Observers>,
+    ready: Vec<Ready>,
+}
+
+impl History {
+    /// Whether nobody reads of writes: neither the log nor an observer.
+    #[inline]
+    pub(super) fn is_unread(&self) -> bool {
+        !self.log.is_kept() && self.observers.is_empty()
+    }
+
+    /// Records an effect. The one place through which writes are told.
+    #[inline]
+    pub(super) fn record(&mut self, effect: &Effect<'_>) {
+        self.log.append(effect);
+        if self.log.is_kept() {
+            self.stamps.push(STAMP.fetch_add(1, Ordering::Relaxed));
+        }
+        if !self.observers.is_empty() {
+            self.tell_observers(effect);
+        }
+    }
+
+    /// Records that the time of a key was past, and frees it.
+    #[cold]
+    pub(super) fn record_expired(&mut self, db: u8, removed: Removed) {
+        self.record(&expired(db, removed.key()));
+        discard(removed);
+    }
+
+    #[cold]
+    fn tell_observers(&mut self, effect: &Effect<'_>) {
+        let (db, key) = (effect.db, Box::from(effect.key));
+        let Some(observers) = self.observers.get(&(db, key)) else { return };
+        raise(&observers.flags);
+        // What clients wait for is put into a collection, or is one; a key that goes is not it.
+        let adds = matches!(effect.change, Change::Op { .. } | Change::Object { .. });
+        let ready = Ready { db, key: Box::from(effect.key) };
+        if adds && !observers.waiting.is_empty() && !self.ready.contains(&ready) {
+            self.ready.push(ready);
+        }
+    }
+
+    /// Raises the flags of watched keys for which `is_touched` holds.
+    pub(super) fn touch_where(&self, mut is_touched: impl FnMut(u8, &[u8]) -> bool) {
+        let touched = self.observers.iter().filter(|((db, key), _)| is_touched(*db, key));
+        touched.for_each(|(_, observers)| raise(&observers.flags));
+    }
+
+    /// Has those served who wait for keys of some databases, which are others now.
+    pub(super) fn make_ready_where(&mut self, mut is_changed: impl FnMut(u8) -> bool) {
+        let waiting = self.observers.iter().filter(|(_, observers)| !observers.waiting.is_empty());
+        let keys = waiting.filter(|((db, _), _)| is_changed(*db));
+        self.ready.extend(keys.map(|((db, key), _)| Ready { db: *db, key: key.clone() }));
+    }
+
+    /// Moves the keys that clients wait for and that changed to `ready`.
+    #[inline]
+    pub(super) fn take_ready(&mut self, ready: &mut Vec<Ready>) {
+        if !self.ready.is_empty() {
+            ready.append(&mut self.ready);
+        }
+    }
+
+    /// Adds a watcher of a key.
+    pub fn watch(&mut self, db: u8, key: &[u8], flag: &WatchFlag) {
+        let observers = self.observers.entry((db, Box::from(key))).or_default();
+        observers.flags.push(Arc::clone(flag));
+    }
+
+    /// Removes a watcher of a key.
+    pub fn unwatch(&mut self, db: u8, key: &[u8], flag: &WatchFlag) {
+        self.edit_observers(db, key, |observers| {
+            observers.flags.retain(|other| !Arc::ptr_eq(other, flag));
+        });
+    }
+
+    /// Adds a client that waits for a key.
+    pub(crate) fn add_waiter(&mut self, db: u8, key: &[u8], waiter: &Arc<Waiter>) {
+        let observers = self.observers.entry((db, Box::from(key))).or_default();
+        let place = (waiter.number(), waiter.group(), Arc::clone(waiter));
+        observers.waiting.push_back(place);
+    }
+
+    /// Removes a client that waited for a key.
+    pub(crate) fn remove_waiter(&mut self, db: u8, key: &[u8], number: u64) {
+        self.edit_observers(db, key, |observers| {
+            let at = observers.waiting.binary_search_by_key(&number, |(number, ..)| *number);
+            at.ok().and_then(|at| observers.waiting.remove(at));
+        });
+    }
+
+    fn edit_observers(&mut self, db: u8, key: &[u8], edit: impl FnOnce(&mut Observers)) {
+        let name = (db, Box::from(key));
+        let Some(observers) = self.observers.get_mut(&name) else { return };
+        edit(observers);
+        if observers.is_empty() {
+            self.observers.remove(&name);
+        }
+    }
+
+    /// The first client that waits for a key and came after number `after`, of commands of families
+    /// that are not in `done`.
+    pub(crate) fn next_waiter(
+        &self,
+        ready: &Ready,
+        after: u64,
+        done: &[Group],
+    ) -> Option<Arc<Waiter>> {
+        let waiting = &self.observers.get(&(ready.db, ready.key.clone()))?.waiting;
+        let start = waiting.partition_point(|(number, ..)| *number <= after);
+        let next = waiting.range(start..).find(|(_, group, _)| !done.contains(group));
+        next.map(|(.., waiter)| Arc::clone(waiter))
+    }
+
+    /// Calls `f` with the records that no notification was made of yet.
+    pub(super) fn take_notifications(&mut self, f: &mut dyn FnMut(Effect<'_>)) {
+        self.stamps.clear();
+        if self.log.last() == self.notified {
+            return;
+        }
+        // Those that are not yet notified are held, so none is lost while notifications are wanted.
+        let _none_when_lost = self.log.read_from(self.notified + 1, f);
+        self.notified = self.log.last();
+        self.log.hold_from(self.notified + 1);
+    }
+}
+
+fn raise(flags: &[WatchFlag]) {
+    flags.iter().for_each(|flag| flag.store(true, Ordering::Release));
+}
