@@ -488,7 +488,7 @@ fn hold(keys: &mut Held<'_>, shared: &Shared, request: &Request<'_>, entry: &'st
         Keys::None | Keys::Each => {}
         Keys::All => keys.hold_all(),
         _ if !entry.locks_keys => {}
-        Keys::Range { .. } | Keys::Counted { .. } | Keys::Two(..) => {
+        _ => {
             let mut partitions = Vec::with_capacity(8);
             add_partitions(shared, entry, request.args, &mut partitions);
             keys.hold_many(&mut partitions);
