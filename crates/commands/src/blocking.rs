@@ -213,8 +213,10 @@ impl<'a> Cx<'a> {
 /// If it is no number, negative, or too large.
 pub(crate) fn parse_timeout_s(text: &[u8]) -> Result<u64, ReplyError> {
     let not_a_number = ReplyError::Text("ERR timeout is not a float or out of range");
-    let seconds = number::parse_f64(text).filter(|s| s.is_finite()).ok_or(not_a_number)?;
-    timeout_ms((seconds * 1000.0).ceil())
+    let seconds = number::parse_f64(text).filter(|s| !s.is_nan()).ok_or(not_a_number)?;
+    let ms = (seconds * 1000.0).ceil();
+    // Redis' conversion of what is too large wraps to a negative number.
+    timeout_ms(if ms > i64::MAX as f64 { -1.0 } else { ms })
 }
 
 /// Reads a timeout in milliseconds; 0 for ever.

@@ -524,7 +524,7 @@ fn hold<'a>(keys: &mut Held<'a>, shared: &Shared, request: &Request<'a>, entry: 
         Keys::None | Keys::Each => {}
         Keys::All => keys.hold_all(),
         _ if !entry.locks_keys => {}
-        Keys::Range { .. } | Keys::Counted { .. } | Keys::Two(..) => {
+        _ => {
             let mut partitions = Vec::with_capacity(8);
             add_partitions(shared, entry, request.args, &mut partitions);
             keys.hold_many(&mut partitions);

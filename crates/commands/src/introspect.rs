@@ -181,6 +181,9 @@ fn write_key_spec(reply: &mut Reply<'_>, spec: Keys) {
         Keys::Counted { count, .. } => {
             (count, "keynum", [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)])
         }
+        Keys::Streams { from, .. } => {
+            (from, "range", [("lastkey", -1), ("keystep", 1), ("limit", 2)])
+        }
         Keys::Two(..) | Keys::None | Keys::All | Keys::Each => return reply.null(),
     };
     reply.map(3);
@@ -188,10 +191,18 @@ fn write_key_spec(reply: &mut Reply<'_>, spec: Keys) {
     write_names(reply, spec.flags().names());
     reply.bulk(b"begin_search");
     reply.map(2);
-    write_pair(reply, "type", "index");
-    reply.bulk(b"spec");
-    reply.map(1);
-    reply.bulk(b"index");
+    if matches!(spec, Keys::Streams { .. }) {
+        write_pair(reply, "type", "keyword");
+        reply.bulk(b"spec");
+        reply.map(2);
+        write_pair(reply, "keyword", "STREAMS");
+        reply.bulk(b"startfrom");
+    } else {
+        write_pair(reply, "type", "index");
+        reply.bulk(b"spec");
+        reply.map(1);
+        reply.bulk(b"index");
+    }
     reply.int(begin as i64);
     reply.bulk(b"find_keys");
     reply.map(2);

@@ -156,6 +156,13 @@ pub enum Keys {
         /// What is done with the keys.
         flags: KeyFlags,
     },
+    /// The first half of what follows the word STREAMS, which is looked for as XREAD's options are read.
+    Streams {
+        /// Number of the first argument that may be the word, as COMMAND INFO shows it.
+        from: usize,
+        /// What is done with the keys.
+        flags: KeyFlags,
+    },
     /// Two specifications with different flags, as source and target of COPY.
     Two(&'static Keys, &'static Keys),
     /// The command works on whole databases: all partitions are locked.
@@ -176,7 +183,7 @@ impl Keys {
     #[must_use]
     pub fn specs(&self) -> Vec<Keys> {
         match *self {
-            Keys::Range { .. } | Keys::Counted { .. } => vec![*self],
+            Keys::Range { .. } | Keys::Counted { .. } | Keys::Streams { .. } => vec![*self],
             Keys::Two(a, b) => [a.specs(), b.specs()].concat(),
             Keys::None | Keys::All | Keys::Each => Vec::new(),
         }
@@ -186,7 +193,9 @@ impl Keys {
     #[must_use]
     pub fn flags(&self) -> KeyFlags {
         match *self {
-            Keys::Range { flags, .. } | Keys::Counted { flags, .. } => flags,
+            Keys::Range { flags, .. }
+            | Keys::Counted { flags, .. }
+            | Keys::Streams { flags, .. } => flags,
             Keys::Two(..) | Keys::None | Keys::All | Keys::Each => KeyFlags::NONE,
         }
     }
@@ -212,6 +221,10 @@ impl Keys {
                 let keys = counted(args, count).unwrap_or(0);
                 (count + 1..=count + keys).for_each(|i| f(i, flags));
             }
+            Keys::Streams { flags, .. } => {
+                let Some(first) = streams(args) else { return };
+                (first..first + (len - first) / 2).for_each(|i| f(i, flags));
+            }
             Keys::Range { first, last, step, flags } => {
                 let last = if last < 0 { len as isize + last } else { last };
                 let mut i = first;
@@ -232,6 +245,22 @@ pub fn counted(args: Args<'_>, at: usize) -> Option<usize> {
     }
     let keys = usize::try_from(number::parse_i64(args.get(at))?).ok()?;
     (keys < args.len() - at).then_some(keys)
+}
+
+/// Where the keys of XREAD and XREADGROUP begin: behind the word STREAMS, which is no option's value.
+#[must_use]
+pub fn streams(args: Args<'_>) -> Option<usize> {
+    let mut i = 1;
+    while i + 1 < args.len() {
+        i += match args.get(i).to_ascii_uppercase().as_slice() {
+            b"STREAMS" => return Some(i + 1),
+            b"BLOCK" | b"COUNT" => 2,
+            b"GROUP" => 3,
+            b"NOACK" => 1,
+            _ => return None,
+        };
+    }
+    None
 }
 
 /// The group that the documentation lists a command under.
@@ -382,6 +411,10 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::list::COMMANDS,
     crate::list_pop::COMMANDS,
     crate::hyperloglog::COMMANDS,
+    crate::stream::COMMANDS,
+    crate::stream_read::COMMANDS,
+    crate::stream_group::COMMANDS,
+    crate::stream_info::COMMANDS,
     crate::generic::COMMANDS,
     crate::expire::COMMANDS,
     crate::database::COMMANDS,

@@ -14,10 +14,12 @@
 
 pub mod list;
 pub mod packed;
+pub mod stream;
 pub mod wire;
 
 pub use list::{List, ListOp};
 pub use packed::{Digits, Item, Packed};
+pub use stream::{Stream, StreamId, StreamOp};
 
 /// A change of a collection in the form that the log keeps.
 pub trait Operation<'a>: Copy + Sized + std::fmt::Debug {
@@ -205,6 +207,7 @@ macro_rules! kinds {
 
 kinds! {
     List = 1 "list",
+    Stream = 5 "stream",
 }
 
 fn apply_encoded<T: Collection>(value: &mut T, op: &[u8]) -> bool {
@@ -245,7 +248,7 @@ impl Object {
     pub fn decode(kind: Kind, bytes: &[u8]) -> Option<Object> {
         let mut object = Object::new(kind)?;
         let mut reader = wire::Reader::new(bytes);
-        while !reader.is_at_end() {
+        while !reader.is_empty() {
             if !object.apply_encoded(reader.bytes()?) {
                 return None;
             }

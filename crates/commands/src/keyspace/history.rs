@@ -84,10 +84,10 @@ impl History {
         let (db, key) = (effect.db, Box::from(effect.key));
         let Some(observers) = self.observers.get(&(db, key)) else { return };
         raise(&observers.flags);
-        // What clients wait for is put into a collection, or is one; a key that goes is not it.
-        let adds = matches!(effect.change, Change::Op { .. } | Change::Object { .. });
+        // A key that goes matters to some, too: a consumer group goes with its stream.
+        let matters = !matches!(effect.change, Change::Deadline(_) | Change::Nothing);
         let ready = Ready { db, key: Box::from(effect.key) };
-        if adds && !observers.waiting.is_empty() && !self.ready.contains(&ready) {
+        if matters && !observers.waiting.is_empty() && !self.ready.contains(&ready) {
             self.ready.push(ready);
         }
     }

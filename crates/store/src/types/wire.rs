@@ -37,16 +37,22 @@ impl<'a> Reader<'a> {
         Reader(bytes)
     }
 
-    /// Whether everything was read.
+    /// Bytes that are left.
     #[must_use]
-    pub fn is_at_end(&self) -> bool {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether no byte is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// `value`, if everything was read.
     #[must_use]
     pub fn end<T>(&self, value: T) -> Option<T> {
-        self.is_at_end().then_some(value)
+        self.is_empty().then_some(value)
     }
 
     /// The next byte.
@@ -113,7 +119,7 @@ mod tests {
         assert!(numbers.iter().all(|n| reader.u64() == Some(*n)));
         assert!(signed.iter().all(|n| reader.i64() == Some(*n)));
         assert_eq!((reader.f64(), reader.bytes()), (Some(-0.5), Some(&b"bytes"[..])));
-        assert!(reader.is_at_end() && reader.u8().is_none());
+        assert!(reader.is_empty() && reader.u8().is_none());
     }
 
     #[test]
