@@ -605,15 +605,28 @@ impl<'a> Keys<'a> {
     /// Stores a string. A key whose time is past counts as not there only if it was looked up
     /// before, which every write that cares does.
     pub fn set(&mut self, key: &[u8], value: Payload<'_>, ttl: Ttl, event: Event) {
+        self.set_here(key, value, ttl, event);
+    }
+
+    /// As [`Self::set`], for the one command that is run so often that a call shows.
+    #[inline(always)]
+    pub fn set_here(&mut self, key: &[u8], value: Payload<'_>, ttl: Ttl, event: Event) {
+        let seconds = self.now_s;
+        let (db, history, key) = self.write_to(key);
+        if !history.is_unread() {
+            return self.set_and_tell(key.bytes, value, ttl, event);
+        }
+        history.log.pass();
+        if let Was::Replaced(old) = db.set(key, value, ttl, seconds) {
+            discard(old);
+        }
+    }
+
+    /// Stores a string, and somebody reads of it.
+    #[inline(never)]
+    fn set_and_tell(&mut self, key: &[u8], value: Payload<'_>, ttl: Ttl, event: Event) {
         let (db_number, seconds) = (self.db, self.now_s);
         let (db, history, key) = self.write_to(key);
-        if history.is_unread() {
-            history.log.pass();
-            if let Was::Replaced(old) = db.set(key, value, ttl, seconds) {
-                discard(old);
-            }
-            return;
-        }
         let observed = history.log.is_kept();
         let copy = if observed { Some(value.clone()) } else { None };
         let was = db.set(key, value, ttl, seconds);
