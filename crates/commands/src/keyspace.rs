@@ -7,13 +7,15 @@
 //! as an effect in one place.
 
 mod dbs;
+mod history;
 mod typed;
 
+pub use history::History;
 pub use typed::Editor;
 
 use crate::stats::WorkerStats;
 use dbs::Dbs;
-use hypercache_journal::{Change, Effect, Event, Log};
+use hypercache_journal::{Change, Effect, Event};
 use hypercache_protocol::slot::{SLOTS, SlotFinder, slot_of};
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
@@ -22,9 +24,8 @@ use hypercache_store::{
     prefetch_value,
 };
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Partitions of the keyspace: 16 hash slots each.
 pub const PARTITIONS: usize = 1024;
@@ -45,66 +46,6 @@ fn partition_of_slot(slot: u16) -> u16 {
 
 /// Raised when a watched key changes; shared by the session and the shards it watches keys in.
 pub type WatchFlag = Arc<AtomicBool>;
-
-/// Counts records that are kept, so that those of one command on several partitions can be told in
-/// the order they were made.
-static STAMP: AtomicU64 = AtomicU64::new(0);
-
-/// What is told of every write of a partition: its log and the watchers of its keys.
-#[derive(Debug, Default)]
-pub struct History {
-    /// The partition's log of effects.
-    pub log: Log,
-    /// Number of the last record that became a notification.
-    notified: u64,
-    /// When each of the records after that was made, in the order of the whole keyspace.
-    stamps: Vec<u64>,
-    watchers: HashMap<(u8, Box<[u8]>), Vec<WatchFlag>>,
-}
-
-impl History {
-    /// Whether nobody reads of writes: neither the log nor a watcher.
-    #[inline]
-    fn is_unread(&self) -> bool {
-        !self.log.is_kept() && self.watchers.is_empty()
-    }
-
-    /// Records an effect. The one place through which writes are told.
-    #[inline]
-    fn record(&mut self, effect: &Effect<'_>) {
-        self.log.append(effect);
-        if self.log.is_kept() {
-            self.stamps.push(STAMP.fetch_add(1, Ordering::Relaxed));
-        }
-        if !self.watchers.is_empty() {
-            self.touch_watchers(effect);
-        }
-    }
-
-    /// Records that the time of a key was past, and frees it.
-    #[cold]
-    fn record_expired(&mut self, db: u8, removed: Removed) {
-        self.record(&expired(db, removed.key()));
-        discard(removed);
-    }
-
-    #[cold]
-    fn touch_watchers(&self, effect: &Effect<'_>) {
-        if let Some(flags) = self.watchers.get(&(effect.db, Box::from(effect.key))) {
-            raise(flags);
-        }
-    }
-
-    /// Raises the flags of watched keys for which `is_touched` holds.
-    fn touch_watchers_where(&self, mut is_touched: impl FnMut(u8, &[u8]) -> bool) {
-        let touched = self.watchers.iter().filter(|((db, key), _)| is_touched(*db, key));
-        touched.for_each(|(_, flags)| raise(flags));
-    }
-}
-
-fn raise(flags: &[WatchFlag]) {
-    flags.iter().for_each(|flag| flag.store(true, Ordering::Release));
-}
 
 /// Everything of one partition, guarded by its lock.
 #[derive(Debug)]
