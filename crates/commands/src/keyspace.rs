@@ -209,6 +209,14 @@ impl Keyspace {
         &self.partitions[number as usize % PARTITIONS]
     }
 
+    /// A new database of a partition; `at` has the numbers of both.
+    #[inline(never)]
+    fn new_db(&self, hasher: KeyHasher, at: (u16, u8), now_ms: u64) -> Db {
+        let db = Db::new(hasher, now_ms);
+        self.partition(at.0).cores[at.1 as usize].set(Some(db.core()));
+        db
+    }
+
     /// Locks one partition.
     #[inline]
     pub fn lock(&self, partition: u16) -> MutexGuard<'_, Shard> {
@@ -514,12 +522,7 @@ impl<'a> Keys<'a> {
     ) -> (&'s mut Db, &'s mut History) {
         shard.is_changed = true;
         let Shard { hasher, dbs, history, .. } = shard;
-        let db = dbs.get_or_insert_with(at.1, || {
-            let db = Db::new(*hasher, now_ms);
-            keyspace.partition(at.0).cores[at.1 as usize].set(Some(db.core()));
-            db
-        });
-        (db, history)
+        (dbs.get_or_insert_with(at.1, || keyspace.new_db(*hasher, at, now_ms)), history)
     }
 
     #[inline(always)]
@@ -536,15 +539,37 @@ impl<'a> Keys<'a> {
     /// Stores a string. A key whose time is past counts as not there only if it was looked up
     /// before, which every write that cares does.
     pub fn set(&mut self, key: &[u8], value: Payload<'_>, ttl: Ttl, event: Event) {
+        self.set_here(key, value, ttl, event);
+    }
+
+    /// As [`Self::set`], for the one command that is run so often that a call shows: a key that is
+    /// held alone, of whose writes nobody reads.
+    #[inline(always)]
+    pub fn set_here(&mut self, key: &[u8], value: Payload<'_>, ttl: Ttl, event: Event) {
+        let (keyspace, db, now_ms) = (self.keyspace, self.db, self.now_ms);
+        let Some(One { at, shard }) = self.one.as_mut().filter(|one| one.is_for(key)) else {
+            return self.set_and_tell(key, value, ttl, event);
+        };
+        if !shard.history.is_unread() {
+            return self.set_and_tell(key, value, ttl, event);
+        }
+        let was_changed = shard.is_changed;
+        let (db, history) = Self::writable(keyspace, shard, (at.partition, db), now_ms);
+        history.log.pass();
+        let key = Key { bytes: key, hash: at.hash, hint: Some(&at.hint) };
+        match db.set(key, value, ttl, self.now_s) {
+            Was::Replaced(old) => discard(old),
+            // In place and without a new deadline, so there are as many bytes as before.
+            Was::Overwritten if !matches!(ttl, Ttl::At(_)) => shard.is_changed = was_changed,
+            Was::Overwritten | Was::Missing => {}
+        }
+    }
+
+    /// Stores a string and tells of it.
+    #[inline(never)]
+    fn set_and_tell(&mut self, key: &[u8], value: Payload<'_>, ttl: Ttl, event: Event) {
         let (db_number, seconds) = (self.db, self.now_s);
         let (db, history, key) = self.write_to(key);
-        if history.is_unread() {
-            history.log.pass();
-            if let Was::Replaced(old) = db.set(key, value, ttl, seconds) {
-                discard(old);
-            }
-            return;
-        }
         let observed = history.log.is_kept();
         let copy = if observed { Some(value.clone()) } else { None };
         let was = db.set(key, value, ttl, seconds);
@@ -658,6 +683,7 @@ impl<'a> Keys<'a> {
                     let key = Key::new(key, hasher.hash(key));
                     watched == i && db.get(key).is_some_and(|e| !e.is_expired(now_ms))
                 });
+                history.make_ready_where(|waiting| waiting == i);
                 keyspace.partition(p).cores[i as usize].set(None);
                 flushed.push(db);
                 let change = Change::Flush;

@@ -257,7 +257,7 @@ fn set(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     if args.len() > 3 {
         return set_with_options(cx, args);
     }
-    cx.keys.set(args.get(1), payload_of(args, 2), Ttl::Clear, Event::Set);
+    cx.keys.set_here(args.get(1), payload_of(args, 2), Ttl::Clear, Event::Set);
     cx.reply.ok();
     Ok(())
 }
@@ -314,6 +314,7 @@ fn parse_options(args: Args<'_>, is_getex: bool) -> Result<SetOptions, ReplyErro
     Ok(o)
 }
 
+#[inline(never)]
 fn set_with_options(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let options = parse_options(args, false)?;
     let ttl = match options.expiry {

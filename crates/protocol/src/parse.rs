@@ -680,6 +680,17 @@ mod tests {
     }
 
     #[test]
+    fn lengths_of_one_to_four_digits_at_the_end_and_before_more() {
+        for len in [0, 1, 9, 10, 99, 100, 999, 1000] {
+            let value = "v".repeat(len);
+            let set = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${len}\r\n{value}\r\n");
+            check(set.as_bytes(), &[&["SET", "k", &value]]);
+            let twice = [set.as_bytes(), b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"].concat();
+            check(&twice, &[&["SET", "k", &value], &["GET", "k"]]);
+        }
+    }
+
+    #[test]
     fn inline_with_quotes() {
         check(b"set k \"a b\\x41\\n\"\r\n", &[&["set", "k", "a bA\n"]]);
         check(b"  PING  \nECHO 'it\\'s'\n", &[&["PING"], &["ECHO", "it's"]]);

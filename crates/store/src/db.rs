@@ -322,7 +322,7 @@ impl Db {
     }
 
     /// Stores a string under `key`, whatever it held.
-    #[inline]
+    #[inline(always)]
     pub fn set(&mut self, key: Key<'_>, value: Payload<'_>, ttl: Ttl, seconds: u32) -> Was {
         let Some(place) = self.table.find(key) else {
             self.insert(key, value, ttl, seconds);

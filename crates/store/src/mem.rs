@@ -15,7 +15,7 @@ pub(crate) mod region;
 
 /// Bytes that an allocation of `n` bytes really takes: 16-byte steps to 128, then four classes per
 /// doubling. The default global allocator (mimalloc) has these same classes.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn class_size(n: usize) -> usize {
     if n <= 128 {

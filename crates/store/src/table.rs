@@ -624,7 +624,7 @@ impl Drop for Table {
 }
 
 /// Whether two keys are equal, in words: most are too short for a library call to pay.
-#[inline]
+#[inline(always)]
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
         return false;

@@ -28,7 +28,11 @@ impl Dbs {
     #[inline(always)]
     pub(super) fn get_or_insert_with(&mut self, i: u8, make: impl FnOnce() -> Db) -> &mut Db {
         if i == 0 {
-            return self.first.get_or_insert_with(make);
+            // Not `get_or_insert_with`, which becomes a call.
+            if self.first.is_none() {
+                self.first = Some(make());
+            }
+            return self.first.as_mut().expect("it was just made");
         }
         self.has_others = true;
         self.others[i as usize - 1].get_or_insert_with(|| Box::new(make()))

@@ -58,11 +58,13 @@ impl Shape {
         Shape { key_len, value_len, expiry }
     }
 
+    #[inline(always)]
     fn key_offset(self) -> usize {
         let long = if self.key_len >= LONG_KEY as usize { 4 } else { 0 };
         HEADER + if self.expiry { 8 } else { 0 } + long
     }
 
+    #[inline(always)]
     fn class(self) -> usize {
         class_size(self.key_offset() + self.key_len + self.value_len)
     }
@@ -320,14 +322,15 @@ impl EntryPtr {
     }
 
     /// Overwrites the value in place when the new one needs the same size class.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn overwrite(self, value: &[u8]) -> bool {
         if self.flags() & (EXTERNAL | KIND) != 0 || value.len() > INLINE_MAX {
             return false;
         }
         let shape = self.shape();
         let new = Shape { value_len: value.len(), ..shape };
-        if shape.class() != new.class() {
+        // Values of one key mostly have one length.
+        if shape.value_len != new.value_len && shape.class() != new.class() {
             return false;
         }
         self.write(4, &(value.len() as u16).to_ne_bytes());
