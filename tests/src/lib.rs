@@ -4,10 +4,12 @@
 //! Everything here panics with a sentence when it fails, as a test would.
 #![forbid(unsafe_code)]
 
+mod memcached;
 mod program;
 mod server;
 mod wire;
 
+pub use memcached::{serve_memcached, start_memcached};
 pub use program::{Ended, Program, binary, free_port, is_installed, raise_open_files};
 pub use server::{Server, Setup};
 pub use wire::{Frame, Wire, request};

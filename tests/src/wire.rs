@@ -149,6 +149,25 @@ impl Wire {
         }
     }
 
+    /// Reads up to and including `end`, or finds the connection closed or silent.
+    pub fn read_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        let mut looked = 0;
+        loop {
+            let there = &self.bytes[self.taken..];
+            let from = looked.min(there.len());
+            if let Some(at) = there[from..].windows(end.len()).position(|part| part == end) {
+                let len = from + at + end.len();
+                let found = there[..len].to_vec();
+                self.taken += len;
+                return Some(found);
+            }
+            looked = there.len().saturating_sub(end.len());
+            if !self.fill() {
+                return None;
+            }
+        }
+    }
+
     /// Reads as many bytes, or fewer when no more come.
     pub fn read_bytes(&mut self, len: usize) -> Vec<u8> {
         while self.bytes.len() - self.taken < len && self.fill() {}

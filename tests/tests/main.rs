@@ -14,6 +14,10 @@ mod growth;
 mod lifecycle;
 #[path = "main/malformed.rs"]
 mod malformed;
+#[path = "main/memcached.rs"]
+mod memcached;
+#[path = "main/memcached_compat.rs"]
+mod memcached_compat;
 #[path = "main/protocol.rs"]
 mod protocol;
 #[path = "main/surface.rs"]

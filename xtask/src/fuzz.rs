@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use std::fs;
 
 /// The targets. Their bodies are in `hypercache_commands::testing::fuzz`.
-const TARGETS: &[&str] = &["resp_parser", "command_sequence", "config_file"];
+const TARGETS: &[&str] = &["resp_parser", "memcached_parser", "command_sequence", "config_file"];
 
 /// AddressSanitizer, and the coverage that libFuzzer is guided by.
 const FLAGS: &str = "--cfg fuzzing -Zsanitizer=address -Ccodegen-units=1 -Cpasses=sancov-module \

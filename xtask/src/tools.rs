@@ -8,6 +8,8 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("redis-server", "--version", "redis-server"),
     ("redis-cli", "--version", "redis-tools"),
     ("python3", "--version", "python3"),
+    ("memcached", "--version", "memcached"),
+    ("memcstat", "--version", "libmemcached-tools"),
 ];
 
 /// Installs what is missing; says what to do where it may not.
@@ -17,15 +19,16 @@ pub(crate) fn install() -> Result<()> {
     if !packages.is_empty() {
         apt(&packages)?;
     }
-    if !works("python3", &["-c", "import redis"]) {
+    if !works("python3", &["-c", "import redis, pymemcache"]) {
         if !works("python3", &["-m", "pip", "--version"]) {
             apt(&["python3-pip"])?;
         }
-        let install = ["-m", "pip", "install", "--quiet", "redis==5.2.1"];
+        let packages = ["redis==5.2.1", "pymemcache==4.0.0"];
+        let install = [&["-m", "pip", "install", "--quiet"], &packages[..]].concat();
         let done = works("python3", &install)
             || works("python3", &[&install[..], &["--break-system-packages"]].concat());
         if !done {
-            bail!("cannot install the Python package redis: try `pip install redis` by hand");
+            bail!("cannot install Python packages: try `pip install redis pymemcache` by hand");
         }
     }
     Ok(())

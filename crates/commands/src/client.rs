@@ -28,6 +28,15 @@ pub enum Address {
 }
 
 impl Address {
+    /// The TCP port.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Address::Ip(address) => Some(address.port()),
+            Address::Unix(_) | Address::Unknown => None,
+        }
+    }
+
     fn is_loopback(&self) -> bool {
         match self {
             Address::Ip(address) => address.ip().to_canonical().is_loopback(),
@@ -167,6 +176,8 @@ impl ClientFlags {
     pub const RESP3: u32 = 1 << 10;
     /// `b`: waits in a command that blocks.
     pub const BLOCKED: u32 = 1 << 11;
+    /// Speaks the memcached protocol; not shown as a letter.
+    pub const MEMCACHED: u32 = 1 << 12;
 }
 
 impl Client {

@@ -3,6 +3,7 @@
 use crate::client::{Client, ClientFlags};
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
+use crate::memcached::ROWS;
 use crate::session::{ReplyMode, Session};
 use crate::shared::{Message, Shared};
 use crate::table::{Acl, Command, Entry, Flags, Group, table};
@@ -352,6 +353,13 @@ fn unpause(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     Ok(())
 }
 
+/// Whether a request of a memcached client must wait for the end of CLIENT PAUSE.
+#[must_use]
+pub fn is_memcached_paused(shared: &Shared, now_ms: u64, args: Args<'_>) -> bool {
+    let is_over = shared.pause.until_ms.load(Acquire) <= now_ms;
+    !is_over && (shared.pause.mode.load(Relaxed) == PAUSE_ALL || crate::memcached::may_write(args))
+}
+
 /// Whether a request must wait for the end of CLIENT PAUSE. What would be refused does not wait;
 /// neither do monitors.
 pub fn is_paused(shared: &Shared, now_ms: u64, entry: Option<&Entry>, session: &Session) -> bool {
@@ -552,10 +560,15 @@ fn flag_letters(client: &Client, session: &Session) -> String {
 }
 
 /// The full name of a client's last command.
-fn last_command(client: &Client) -> &'static str {
+fn last_command(client: &Client) -> String {
     let number = usize::from(client.last_command.load(Relaxed));
-    let entry = number.checked_sub(1).and_then(|id| table().entries().get(id));
-    entry.map_or("NULL", |entry| entry.full_name.as_str())
+    let Some(id) = number.checked_sub(1) else { return "NULL".into() };
+    let entries = table().entries();
+    match (entries.get(id), ROWS.get(id.wrapping_sub(entries.len()))) {
+        (Some(entry), _) => entry.full_name.clone(),
+        (None, Some(row)) => format!("memcached|{}", row.name),
+        (None, None) => "NULL".into(),
+    }
 }
 
 /// One line of CLIENT LIST. Fields that say how Redis lays out its buffers are zero.
@@ -590,7 +603,10 @@ fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
         u8::from(output_bytes > 0),
         if output_bytes > 0 { "rw" } else { "r" },
         last_command(client),
-        if client.has(ClientFlags::RESP3) { 3 } else { 2 },
+        match (client.has(ClientFlags::MEMCACHED), client.has(ClientFlags::RESP3)) {
+            (true, _) => 0,
+            (false, is_3) => 2 + u8::from(is_3),
+        },
         text(&names.lib_name),
         text(&names.lib_version),
     );

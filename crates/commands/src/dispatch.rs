@@ -115,7 +115,7 @@ impl Default for Timer {
 /// Runs requests of one connection. Made once for those of a turn.
 #[derive(Debug)]
 pub struct Executor<'a> {
-    cx: Cx<'a>,
+    pub(crate) cx: Cx<'a>,
     timer: &'a mut Timer,
     /// Whether plain commands need no check but that of their arguments; see [`is_ordinary`].
     is_ordinary: bool,

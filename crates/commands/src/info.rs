@@ -1,5 +1,6 @@
 //! INFO: what the server tells about itself, in the sections and fields that exporters read.
 
+use crate::client::ClientFlags;
 use crate::context::Cx;
 use crate::error::Outcome;
 use crate::keyspace::DATABASES;
@@ -127,6 +128,7 @@ fn server(cx: &mut Cx<'_>, out: &mut String) {
         "process_supervised": "no",
         "run_id": shared.run_id,
         "tcp_port": shared.config.get("port"),
+        "memcached_port": shared.config.get("memcached-port"),
         "server_time_usec": now_us,
         "uptime_in_seconds": uptime_s,
         "uptime_in_days": uptime_s / 86_400,
@@ -145,6 +147,7 @@ fn clients(cx: &mut Cx<'_>, out: &mut String) {
     let output = clients.iter().map(|c| c.output_bytes.load(Relaxed)).max();
     lines!(out,
         "connected_clients": clients.len(),
+        "memcached_clients": clients.iter().filter(|c| c.has(ClientFlags::MEMCACHED)).count(),
         "cluster_connections": 0,
         "maxclients": cx.shared.config.get("maxclients"),
         "client_recent_max_input_buffer": input.unwrap_or(0),

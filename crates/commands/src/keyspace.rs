@@ -8,6 +8,7 @@
 
 mod dbs;
 mod history;
+mod items;
 mod typed;
 
 pub use history::{History, Ready, WatchFlag};
@@ -25,6 +26,7 @@ use hypercache_store::{
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Partitions of the keyspace: 16 hash slots each.
 pub const PARTITIONS: usize = 1024;
@@ -99,8 +101,18 @@ impl Shard {
         now_ms: u64,
         touch: Option<u32>,
     ) -> Option<EntryRef<'_>> {
+        self.live_as(db, |table| table.get_live(key, now_ms, touch))
+    }
+
+    /// The live entry that `look` finds.
+    #[inline(always)]
+    fn live_as(
+        &mut self,
+        db: u8,
+        look: impl for<'d> FnOnce(&'d mut Db) -> Live<'d>,
+    ) -> Option<EntryRef<'_>> {
         let table = self.dbs.get_mut(db)?;
-        match table.get_live(key, now_ms, touch) {
+        match look(table) {
             Live::Is(entry) => Some(entry),
             Live::Missing => None,
             Live::Expired(removed) => {
@@ -188,6 +200,8 @@ struct Partition {
 #[derive(Debug)]
 pub struct Keyspace {
     hasher: KeyHasher,
+    /// The CAS unique that was given last; see [`items`].
+    last_cas: AtomicU64,
     partitions: Box<[Partition; PARTITIONS]>,
 }
 
@@ -200,7 +214,8 @@ impl Keyspace {
             |_| Partition { cores: Default::default(), shard: Mutex::new(Shard::new(hasher)) };
         let partitions: Box<[Partition]> = (0..PARTITIONS).map(partition).collect();
         let partitions = partitions.try_into().expect("it has as many");
-        Keyspace { hasher, partitions }
+        let last_cas = AtomicU64::new(items::first_cas());
+        Keyspace { hasher, last_cas, partitions }
     }
 
     #[inline]

@@ -14,6 +14,7 @@ pub mod context;
 pub mod dispatch;
 pub mod error;
 pub mod keyspace;
+pub mod memcached;
 pub mod pubsub;
 pub mod session;
 pub mod shared;

@@ -71,6 +71,12 @@ pub(crate) fn feed_monitors(shared: &Shared, session: &Session, entry: &Entry, a
     if flags.has(Flags::SKIP_MONITOR) || flags.has(Flags::ADMIN) {
         return;
     }
+    feed_memcached(shared, session, args);
+}
+
+/// Shows monitors a request of a memcached client that ran.
+#[cold]
+pub(crate) fn feed_memcached(shared: &Shared, session: &Session, args: Args<'_>) {
     let line: Arc<[u8]> = Arc::from(line_of(session, args, clock::now_us()));
     let limits = *shared.config.hot.output_limits.read();
     // As for ordinary clients; where those have no limit, a monitor has that of a subscriber.

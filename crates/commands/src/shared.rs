@@ -154,6 +154,8 @@ pub struct Shared {
     pub io_backend: OnceLock<&'static str>,
     /// DEBUG SET-ACTIVE-EXPIRE.
     pub is_active_expire: AtomicBool,
+    /// When a delayed `flush_all` of a memcached client is due, in ms since the epoch; 0: none is.
+    pub memcached_flush_ms: AtomicU64,
     /// Highest sum of bytes seen.
     pub peak_bytes: AtomicU64,
     /// Clients that wait in commands that block.
@@ -189,6 +191,7 @@ impl Shared {
             is_stopping: AtomicBool::new(false),
             io_backend: OnceLock::new(),
             is_active_expire: AtomicBool::new(true),
+            memcached_flush_ms: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
             blocked: Blocked::default(),
         });

@@ -1,6 +1,7 @@
 //! Counters of one worker. Each is written by its worker only (plain loads and stores, no locked
 //! instruction) and summed by whoever reads.
 
+use crate::memcached::ROWS;
 use crate::table::table;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering::Relaxed};
@@ -65,6 +66,8 @@ macro_rules! counters {
             errors: Mutex<Vec<(Box<str>, u64)>>,
             /// By [`crate::table::Entry::id`].
             pub commands: Box<[CommandStats]>,
+            /// Executions of memcached commands, by the number of the row.
+            pub memcached_calls: Box<[Counter]>,
         }
 
         impl Default for WorkerStats {
@@ -75,6 +78,7 @@ macro_rules! counters {
                     bytes: AtomicIsize::new(0),
                     errors: Mutex::default(),
                     commands: commands.collect(),
+                    memcached_calls: ROWS.iter().map(|_| Counter::default()).collect(),
                 }
             }
         }
@@ -84,6 +88,7 @@ macro_rules! counters {
             pub fn reset(&self) {
                 $(self.$name.reset();)+
                 self.errors.lock().clear();
+                self.memcached_calls.iter().for_each(Counter::reset);
                 for command in &self.commands {
                     command.calls.reset();
                     command.nanos.reset();
@@ -129,6 +134,36 @@ counters! {
     reads,
     /// Writes to sockets.
     writes,
+    /// Values that memcached clients read.
+    memcached_get_hits,
+    /// Values that they asked for and that were not there.
+    memcached_get_misses,
+    /// Values that they sent to be stored.
+    memcached_sets,
+    /// Keys that they gave another time to live.
+    memcached_touch_hits,
+    /// Those that were not there.
+    memcached_touch_misses,
+    /// Keys that they deleted.
+    memcached_delete_hits,
+    /// Those that were not there.
+    memcached_delete_misses,
+    /// Numbers that they added to.
+    memcached_incr_hits,
+    /// Those that were not there.
+    memcached_incr_misses,
+    /// Numbers that they subtracted from.
+    memcached_decr_hits,
+    /// Those that were not there.
+    memcached_decr_misses,
+    /// Values that they stored because nobody had changed them.
+    memcached_cas_hits,
+    /// Values that they did not store because somebody had.
+    memcached_cas_badval,
+    /// Those whose key was not there.
+    memcached_cas_misses,
+    /// Meta commands.
+    memcached_meta,
 }
 
 impl WorkerStats {

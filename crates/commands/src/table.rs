@@ -610,6 +610,13 @@ impl Table {
     }
 }
 
+/// The number by which a client's last command is known if it was row `row` of the memcached
+/// commands: they follow those of the table.
+#[must_use]
+pub fn memcached_command(row: usize) -> u16 {
+    (table().entries().len() + row + 1) as u16
+}
+
 /// An entry that stands for no command, before the first one ran.
 #[must_use]
 pub fn unknown() -> &'static Entry {

@@ -111,21 +111,47 @@ fn load_flags(config: &mut Config, flags: &[String]) -> Result<()> {
 
 /// Refuses to serve a network without a password unless told to.
 fn check_bind(config: &Config) -> Result<()> {
-    let is_open = config.get("requirepass").is_empty() && config.is_on("protected-mode");
-    if !is_open || config.get_int("port") == 0 {
-        return Ok(());
+    let has_password = !config.get("requirepass").is_empty();
+    let is_protected = config.is_on("protected-mode");
+    let Some(address) = public_address(&config.get("bind")) else {
+        return check_memcached(config, has_password);
+    };
+    if is_protected && !has_password && config.get_int("port") != 0 {
+        bail!(
+            "refusing to listen on {address} without a password: set requirepass, or say \
+             `--protected-mode no` where the network is safe"
+        );
     }
-    let bind = config.get("bind");
-    for address in bind.split_whitespace() {
-        let address = address.trim_start_matches('-');
-        let is_loopback = address == "localhost"
-            || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if !is_loopback {
-            bail!(
-                "refusing to listen on {address} without a password: set requirepass, or say \
-                 `--protected-mode no` where the network is safe"
-            );
-        }
+    if is_protected && config.get_int("memcached-port") != 0 {
+        bail!(
+            "refusing to serve memcached clients, who need no password, on {address}: say \
+             `--protected-mode no` where the network is safe"
+        );
+    }
+    check_memcached(config, has_password)
+}
+
+/// The first address of `bind` that other machines may reach.
+fn public_address(bind: &str) -> Option<String> {
+    let is_loopback = |address: &str| {
+        address == "localhost"
+            || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    };
+    let mut addresses = bind.split_whitespace().map(|word| word.trim_start_matches('-'));
+    addresses.find(|address| !is_loopback(address)).map(str::to_owned)
+}
+
+/// A password protects nothing if memcached clients reach the same keys without it.
+fn check_memcached(config: &Config, has_password: bool) -> Result<()> {
+    let port = config.get_int("memcached-port");
+    if port != 0 && port == config.get_int("port") {
+        bail!("'memcached-port' is that of 'port': each protocol needs its own");
+    }
+    if port != 0 && has_password && !config.is_on("memcached-unauthenticated") {
+        bail!(
+            "memcached clients cannot give the password: leave memcached-port out, or say \
+             `--memcached-unauthenticated yes`"
+        );
     }
     Ok(())
 }
@@ -169,6 +195,20 @@ mod tests {
         assert!(load_words(&["--bind", "0.0.0.0", "--requirepass", "x"]).is_ok());
         assert!(load_words(&["--bind", "0.0.0.0", "--protected-mode", "no"]).is_ok());
         assert!(load_words(&["--bind", "-::1", "localhost"]).is_ok());
+    }
+
+    #[test]
+    fn memcached_clients_are_let_in_knowingly() {
+        let port = ["--memcached-port", "11211"];
+        let with = |words: &[&str]| load_words(&[&port[..], words].concat());
+        assert!(with(&[]).is_ok());
+        assert!(message(with(&["--port", "11211"])).contains("its own"));
+        let public = ["--bind", "0.0.0.0", "--requirepass", "x"];
+        assert!(message(with(&public)).contains("memcached clients, who need no password"));
+        let closed = ["--requirepass", "x"];
+        assert!(message(with(&closed)).contains("--memcached-unauthenticated yes"));
+        assert!(with(&[&closed[..], &["--memcached-unauthenticated", "yes"]].concat()).is_ok());
+        assert!(with(&["--bind", "0.0.0.0", "--protected-mode", "no"]).is_ok());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use crate::event::Event;
 use hypercache_store::types::{Kind, Object};
-use hypercache_store::{Db, Key, Payload, Ttl};
+use hypercache_store::{Db, Key, Mark, Payload, Ttl};
 
 /// What happened to a key or a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,14 @@ pub enum Change<'a> {
     Nothing,
     /// Only the deadline changed.
     Deadline(Option<u64>),
+    /// Only what the memcached protocol keeps of the key changed. The CAS unique is no part of it:
+    /// whoever replays the log gives numbers of its own.
+    Mark {
+        /// The number that a client stored with the value.
+        client_flags: u32,
+        /// Bits of [`Mark::state`].
+        state: u8,
+    },
     /// The key is gone.
     Del,
     /// All keys of the database are gone. The key is empty.
@@ -99,6 +107,7 @@ pub fn encode(effect: &Effect<'_>, out: &mut Vec<u8>) {
         Change::Object { deadline, .. } => (6, deadline),
         Change::Op { .. } => (7, None),
         Change::Nothing => (8, None),
+        Change::Mark { .. } => (9, None),
     };
     let new = if effect.is_new { FLAG_NEW } else { 0 };
     let timed = if deadline.is_some() { FLAG_DEADLINE } else { 0 };
@@ -116,6 +125,10 @@ pub fn encode(effect: &Effect<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(bytes);
         }
         Change::Swap(other) => out.push(other),
+        Change::Mark { client_flags, state } => {
+            out.extend_from_slice(&client_flags.to_le_bytes());
+            out.push(state);
+        }
         Change::Object { kind, ops: bytes, .. } | Change::Op { kind, op: bytes } => {
             out.push(kind as u8);
             out.extend_from_slice(bytes);
@@ -156,6 +169,10 @@ pub fn decode(record: &[u8]) -> Result<Effect<'_>, DecodeError> {
         6 => Change::Object { kind: reader.kind()?, ops: reader.rest(), deadline },
         7 => Change::Op { kind: reader.kind()?, op: reader.rest() },
         8 => Change::Nothing,
+        9 => {
+            let client_flags = u32::from_le_bytes(reader.array()?);
+            Change::Mark { client_flags, state: reader.array::<1>()?[0] }
+        }
         _ => return Err(DecodeError),
     };
     if !reader.0.is_empty() || db >= 16 || matches!(change, Change::Swap(16..)) {
@@ -214,6 +231,9 @@ pub fn apply(effect: &Effect<'_>, hash: u64, db: &mut Db) -> bool {
         Change::Deadline(deadline) => {
             db.set_ttl(key, deadline.map_or(Ttl::Clear, Ttl::At));
         }
+        Change::Mark { client_flags, state } => {
+            db.set_mark(key, Mark { client_flags, state, cas: 0 });
+        }
         Change::Del => drop(db.remove(key)),
         Change::Flush | Change::Swap(_) => return false,
     }
@@ -250,12 +270,13 @@ mod tests {
             Change::Object { kind: Kind::List, ops: b"ops", deadline: Some(9) },
             Change::Op { kind: Kind::List, op: b"" },
             Change::Nothing,
+            Change::Mark { client_flags: u32::MAX, state: Mark::STALE },
             Change::Flush,
             Change::Swap(3),
         ];
         let make = |(i, change)| Effect {
             db: i as u8,
-            key: if i < 9 { b"key" } else { b"" },
+            key: if i < 10 { b"key" } else { b"" },
             change,
             event: Event::ALL[i],
             is_new: i % 2 == 0,

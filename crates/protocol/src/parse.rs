@@ -37,6 +37,22 @@ pub struct Range {
 impl Range {
     const OWNED: u32 = u32::MAX;
 
+    /// The bytes from `start` to `end` of the buffer.
+    pub(crate) fn new(start: usize, end: usize) -> Self {
+        Range { start: start as u32, len: (end - start) as u32 }
+    }
+
+    /// Its bytes in the buffer.
+    #[inline]
+    pub(crate) fn of(self, buffer: &[u8]) -> &[u8] {
+        &buffer[self.start as usize..][..self.len as usize]
+    }
+
+    /// Where it begins in the buffer.
+    pub(crate) fn start(self) -> usize {
+        self.start as usize
+    }
+
     fn owned(index: usize) -> Self {
         Range { start: Self::OWNED, len: index as u32 }
     }
@@ -250,9 +266,13 @@ pub struct Parser {
     /// Offset in the buffer up to which all is understood.
     pub position: usize,
     /// Arguments of the current command that are still to come; 0 between commands.
-    args_left: u32,
+    pub(crate) args_left: u32,
     /// Length of the argument whose bytes come next, if its header was read.
-    bulk_len: Option<u32>,
+    pub(crate) bulk_len: Option<u32>,
+    /// Bytes to skip; see [`crate::memcached`].
+    pub(crate) to_skip: u32,
+    /// See [`crate::memcached`].
+    pub(crate) has_control: bool,
     /// Arguments of the current command that live outside the buffer.
     pub owned: Vec<Arc<Vec<u8>>>,
 }
@@ -262,6 +282,13 @@ impl Parser {
     #[must_use]
     pub fn is_inside_command(&self) -> bool {
         self.args_left > 0
+    }
+
+    /// Whether the bytes after [`Self::position`] are not wanted: they may be dropped, and the next
+    /// ones follow there.
+    #[must_use]
+    pub fn is_skipping(&self) -> bool {
+        self.to_skip > 0
     }
 
     /// When the next thing to come is a bulk string of at least `min` bytes: its length.

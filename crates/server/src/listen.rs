@@ -28,9 +28,10 @@ pub(crate) struct Listener {
 /// Opens all sockets that the settings ask for.
 pub(crate) fn open_all(config: &Config) -> Result<Vec<Listener>, Refusal> {
     let mut listeners = Vec::new();
-    let port = config.get_int("port") as u16;
-    if port != 0 {
-        for word in config.get("bind").split_whitespace() {
+    for setting in ["port", "memcached-port"] {
+        let port = config.get_int(setting) as u16;
+        let bind = config.get("bind");
+        for word in bind.split_whitespace().filter(|_| port != 0) {
             listeners.extend(open_tcp(config, word, port)?);
         }
     }
@@ -59,7 +60,7 @@ fn open_tcp(config: &Config, word: &str, port: u16) -> Result<Option<Listener>, 
         Err(error) if is_optional && error != Errno::ADDRINUSE => Ok(None),
         Err(Errno::ADDRINUSE) => Err(format!(
             "cannot listen on {address}: the port is in use; stop the other server or choose \
-             another with --port"
+             another with --port or --memcached-port"
         )),
         Err(error) => Err(format!("cannot listen on {address}: {error}")),
     }

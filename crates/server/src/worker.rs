@@ -5,26 +5,26 @@
 //! key's bucket is prefetched; when it is full, each key's entry; then the commands run in order.
 //! So the cache misses of a window overlap, also when each connection sends one command at a time.
 
+mod accept;
+mod memcached;
 mod upkeep;
 
-use crate::connection::{Connection, Connections, Partial, SOFT_PER_SECOND};
+use crate::connection::{Connections, Partial, SOFT_PER_SECOND};
 use crate::io::{Chunk, Driver, Event, Token, Waker, trim};
-use crate::listen::tune;
-use hypercache_commands::client::{Address, Client, ClientFlags};
+use hypercache_commands::Shared;
+use hypercache_commands::client::ClientFlags;
 use hypercache_commands::clients::is_paused;
 use hypercache_commands::context::Worker as CommandWorker;
 use hypercache_commands::dispatch::{Executor, Request, Timer, look_up};
 use hypercache_commands::keyspace::Located;
 use hypercache_commands::table::{Entry, Recent};
-use hypercache_commands::{Session, Shared};
+use hypercache_protocol::memcached::Refusal;
 use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::clock;
 use parking_lot::Mutex;
-use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::net::SocketAddrAny;
+use rustix::fd::OwnedFd;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -70,6 +70,7 @@ struct Feed {
     done: usize,
     /// No further request of it runs in this turn.
     is_stopped: bool,
+    is_memcached: bool,
 }
 
 /// Reads the requests of a feed.
@@ -119,6 +120,8 @@ struct Parsed {
     /// Place of its arguments outside the buffers in the list of the window, or [`NONE`].
     owned: u32,
     error: Option<ProtocolError>,
+    /// Of a memcached client's request.
+    refusal: Option<Refusal>,
     entry: Option<&'static Entry>,
     /// The same, if it runs as a plain command in ordinary state.
     plain: Option<&'static Entry>,
@@ -202,11 +205,14 @@ pub(crate) struct Worker<D: Driver> {
     ticks: u64,
     /// Partition whose expiry goes on, while a round of it is not finished.
     expiring: Option<usize>,
+    /// Which connections speak the memcached protocol, and whether they are served.
+    memcached: memcached::Settings,
 }
 
 impl<D: Driver> Worker<D> {
     pub(crate) fn new(shared: Arc<Shared>, driver: D, inboxes: Arc<Vec<Inbox>>, id: usize) -> Self {
         let commands = CommandWorker::new(&shared, id);
+        let memcached = memcached::Settings::new(&shared.config);
         Worker {
             shared,
             driver,
@@ -227,6 +233,7 @@ impl<D: Driver> Worker<D> {
             next_tick_ms: 0,
             ticks: 0,
             expiring: None,
+            memcached,
         }
     }
 
@@ -308,68 +315,6 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    /// Gives a new connection to the next worker in turn.
-    fn deal(&mut self, fd: OwnedFd, is_unix: bool) {
-        let target = self.next_inbox;
-        self.next_inbox = (self.next_inbox + 1) % self.inboxes.len();
-        if target == self.commands.id {
-            return self.connect(fd, is_unix);
-        }
-        let inbox = &self.inboxes[target];
-        inbox.sockets.lock().push((fd, is_unix));
-        inbox.waker.wake();
-    }
-
-    fn take_inbox(&mut self) {
-        if self.inboxes.len() == 1 {
-            return;
-        }
-        let sockets = std::mem::take(&mut *self.inboxes[self.commands.id].sockets.lock());
-        for (fd, is_unix) in sockets {
-            self.connect(fd, is_unix);
-        }
-    }
-
-    fn connect(&mut self, fd: OwnedFd, is_unix: bool) {
-        let hot = &self.shared.config.hot;
-        if self.shared.clients.len() as u64 >= hot.maxclients.load(Relaxed) {
-            self.commands.stats.connections_rejected.add(1);
-            let text = b"-ERR max number of clients reached\r\n";
-            let _peer_may_be_gone = rustix::net::send(&fd, text, rustix::net::SendFlags::NOSIGNAL);
-            return;
-        }
-        if !is_unix {
-            tune(&fd, hot.keepalive_s.load(Relaxed));
-        }
-        let now_s = (self.commands.now_ms / 1000) as u32;
-        let id = self.shared.clients.next_id();
-        let worker = self.commands.id as u16;
-        let ends = self.ends_of(&fd, is_unix);
-        let client = Arc::new(Client::new(id, worker, fd.as_raw_fd(), ends, now_s));
-        client.set_flag(ClientFlags::UNIX, is_unix);
-        let token = self.connections.reserve();
-        if self.driver.add(token, fd).is_err() {
-            // Out of kernel resources: dropping the descriptor tells the peer.
-            return self.connections.give_back(token);
-        }
-        self.commands.stats.connections_received.add(1);
-        self.shared.clients.add(Arc::clone(&client));
-        let session = Session::new(client, !hot.has_password.load(Relaxed));
-        self.connections.insert(token, Connection::new(session));
-    }
-
-    /// The other end of a new connection, and ours.
-    fn ends_of(&self, fd: &OwnedFd, is_unix: bool) -> (Address, Address) {
-        if is_unix {
-            let path = Address::Unix(self.shared.config.get("unixsocket"));
-            return (path.clone(), path);
-        }
-        let known = |end: Option<SocketAddrAny>| SocketAddr::try_from(end?).ok().map(Address::Ip);
-        let peer = known(rustix::net::getpeername(fd).ok().flatten());
-        let local = known(rustix::net::getsockname(fd).ok());
-        (peer.unwrap_or_default(), local.unwrap_or_default())
-    }
-
     /// Notes that a connection has something to read: new bytes, a large argument, or requests
     /// that waited.
     fn feed(&mut self, token: Token, chunk: Option<Chunk>, supplied: Option<Vec<u8>>) {
@@ -379,6 +324,7 @@ impl<D: Driver> Worker<D> {
             return;
         }
         connection.session.client.active_s.store(now_s, Relaxed);
+        let is_memcached = connection.session.client.has(ClientFlags::MEMCACHED);
         let Some(mut partial) = connection.partial.take() else {
             let Some(chunk) = chunk else { return };
             if connection.session.blocked().is_some() {
@@ -393,6 +339,7 @@ impl<D: Driver> Worker<D> {
                 reader: Reader::default(),
                 done: 0,
                 is_stopped: false,
+                is_memcached,
             });
         };
         if let Some(chunk) = chunk {
@@ -415,6 +362,7 @@ impl<D: Driver> Worker<D> {
             reader: Reader { parser, args, supplied },
             done: 0,
             is_stopped: false,
+            is_memcached,
         });
     }
 
@@ -429,7 +377,12 @@ impl<D: Driver> Worker<D> {
             self.prefetch(&mut window);
             let mut start = 0;
             for &(feed, end) in &window.runs {
-                self.execute_run(&mut feeds[feed], &window.parsed[start..end], &window);
+                let run = &window.parsed[start..end];
+                if feeds[feed].is_memcached {
+                    self.execute_memcached_run(&mut feeds[feed], run, &window);
+                } else {
+                    self.execute_run(&mut feeds[feed], run, &window);
+                }
                 start = end;
             }
             window.clear();
@@ -447,7 +400,11 @@ impl<D: Driver> Worker<D> {
     fn fill_window(&mut self, feeds: &mut [Feed], next: &mut usize, window: &mut Window) {
         while let Some(feed) = feeds.get_mut(*next) {
             let first = window.parsed.len();
-            let is_read = self.read_feed(feed, window);
+            let is_read = if feed.is_memcached {
+                self.read_memcached_feed(feed, window)
+            } else {
+                self.read_feed(feed, window)
+            };
             if window.parsed.len() > first {
                 window.runs.push((*next, window.parsed.len()));
             }
@@ -492,6 +449,7 @@ impl<D: Driver> Worker<D> {
                 key: NONE,
                 owned: NONE,
                 error: None,
+                refusal: None,
                 entry: None,
                 plain: None,
             };
@@ -621,7 +579,7 @@ impl<D: Driver> Worker<D> {
         if connection.session.is_closing {
             return;
         }
-        let Feed { token, source, reader, done, is_stopped } = feed;
+        let Feed { token, source, reader, done, is_stopped, .. } = feed;
         let Reader { parser, mut args, .. } = reader;
         let len = match &source {
             Source::Chunk(chunk) => chunk.len as usize,
@@ -648,6 +606,9 @@ impl<D: Driver> Worker<D> {
                 args.iter_mut().for_each(|range| *range = range.shifted_back(done));
             }
             partial.args = args;
+            if partial.parser.is_skipping() {
+                partial.bytes.truncate(partial.parser.position);
+            }
         }
         if let Some(len) = partial.parser.awaits_bulk(LARGE_BULK) {
             self.receive_large(token, partial, len);

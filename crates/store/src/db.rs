@@ -5,6 +5,7 @@
 //! deadline, as in Redis. Nothing here looks at a clock or removes an expired key by itself: the
 //! caller decides, because a removal is an effect that must be reported.
 
+use crate::mark::Mark;
 use crate::mem::entry::{Blob, EntryPtr, INLINE_MAX, OwnedEntry};
 use crate::table::{Core, Hint, Place, Table};
 use crate::types::{Kind, Object};
@@ -145,6 +146,13 @@ impl<'a> EntryRef<'a> {
         self.deadline().is_some_and(|at| now_ms > at)
     }
 
+    /// What the memcached protocol keeps of it.
+    #[inline]
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        self.entry.mark()
+    }
+
     /// Whether the value was edited in place, which Redis shows as encoding `raw`.
     #[must_use]
     pub fn is_raw(&self) -> bool {
@@ -162,6 +170,15 @@ impl<'a> EntryRef<'a> {
     pub fn bytes_used(&self) -> usize {
         self.entry.bytes_used()
     }
+}
+
+/// What was known of an item's use before it was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// When it was last used, in seconds of the server's clock.
+    pub access: u32,
+    /// Whether a memcached client read it.
+    pub is_fetched: bool,
 }
 
 /// What [`Db::get_live`] found.
@@ -321,18 +338,56 @@ impl Db {
         Live::Is(EntryRef::new(entry))
     }
 
+    /// As [`Self::get_live`] on behalf of a memcached client, which is noted.
+    #[inline(always)]
+    pub fn read_item(&mut self, key: Key<'_>, now_ms: u64, seconds: u32) -> Live<'_> {
+        let live = self.get_live(key, now_ms, Some(seconds));
+        if let Live::Is(EntryRef { entry, .. }) = live
+            && !entry.is_fetched()
+        {
+            entry.set_fetched(true);
+        }
+        live
+    }
+
+    /// How the entry of `key` was used so far; notes a read by a memcached client at `touch`.
+    pub fn fetch(&mut self, key: Key<'_>, touch: Option<u32>) -> Option<Use> {
+        let entry = self.table.find(key)?.entry();
+        let before = Use { access: entry.access(), is_fetched: entry.is_fetched() };
+        if let Some(seconds) = touch {
+            entry.set_access(seconds);
+            if !before.is_fetched {
+                entry.set_fetched(true);
+            }
+        }
+        Some(before)
+    }
+
     /// Stores a string under `key`, whatever it held.
     #[inline(always)]
     pub fn set(&mut self, key: Key<'_>, value: Payload<'_>, ttl: Ttl, seconds: u32) -> Was {
+        self.set_marked(key, value, ttl, seconds, Mark::NONE)
+    }
+
+    /// Stores a string under `key`, whatever it held, with a mark.
+    #[inline]
+    pub fn set_marked(
+        &mut self,
+        key: Key<'_>,
+        value: Payload<'_>,
+        ttl: Ttl,
+        seconds: u32,
+        mark: Mark,
+    ) -> Was {
         let Some(place) = self.table.find(key) else {
-            self.insert(key, value, ttl, seconds);
+            self.insert(key, value, ttl, seconds, mark);
             return Was::Missing;
         };
         let entry = place.entry();
         let has_room = !matches!(ttl, Ttl::At(_)) || entry.has_deadline_slot();
         if let Payload::Slice(bytes) = value
             && has_room
-            && entry.overwrite(bytes)
+            && entry.overwrite(bytes, mark)
         {
             entry.set_raw(false);
             entry.set_access(seconds);
@@ -341,7 +396,7 @@ impl Db {
             }
             return Was::Overwritten;
         }
-        Was::Replaced(self.replace(key, place, value, ttl, seconds))
+        Was::Replaced(self.replace(key, place, value, ttl, seconds, mark))
     }
 
     /// Stores an object under `key`, whatever it held.
@@ -374,8 +429,8 @@ impl Db {
         Some(result)
     }
 
-    fn insert(&mut self, key: Key<'_>, value: Payload<'_>, ttl: Ttl, seconds: u32) {
-        let owned = create(key.bytes, value, matches!(ttl, Ttl::At(_)));
+    fn insert(&mut self, key: Key<'_>, value: Payload<'_>, ttl: Ttl, seconds: u32, mark: Mark) {
+        let owned = create(key.bytes, value, matches!(ttl, Ttl::At(_)), mark);
         self.insert_entry(key, owned, ttl, seconds);
     }
 
@@ -397,9 +452,10 @@ impl Db {
         value: Payload<'_>,
         ttl: Ttl,
         seconds: u32,
+        mark: Mark,
     ) -> Removed {
         let deadline = deadline_after(place.entry().deadline(), ttl);
-        let entry = create(key.bytes, value, deadline.is_some());
+        let entry = create(key.bytes, value, deadline.is_some(), mark);
         entry.entry().set_access(seconds);
         self.swap_entry(key.hash, place, entry, deadline)
     }
@@ -478,15 +534,7 @@ impl Db {
         if let Ttl::At(at) = ttl
             && !entry.has_deadline_slot()
         {
-            let (raw, access, before) = (entry.is_raw(), entry.access(), entry.bytes_used());
-            let copy = match (entry.take_object(), entry.take_blob()) {
-                (Some(object), _) => OwnedEntry::object(key.bytes, object, true),
-                (None, Some(blob)) => OwnedEntry::external(key.bytes, blob, true),
-                (None, None) => OwnedEntry::inline(key.bytes, entry.value(), true),
-            };
-            self.entry_bytes -= before - entry.bytes_used();
-            copy.entry().set_raw(raw);
-            copy.entry().set_access(access);
+            let copy = self.take_apart(key, entry, true, entry.mark());
             self.swap_entry(key.hash, place, copy, Some(at));
             return true;
         }
@@ -494,13 +542,50 @@ impl Db {
         true
     }
 
+    /// A new entry with the value and the use of `entry`, which is left without its blob or object.
+    fn take_apart(
+        &mut self,
+        key: Key<'_>,
+        entry: EntryPtr,
+        expiry: bool,
+        mark: Mark,
+    ) -> OwnedEntry {
+        let before = entry.bytes_used();
+        let copy = match (entry.take_object(), entry.take_blob()) {
+            (Some(object), _) => OwnedEntry::object(key.bytes, object, expiry),
+            (None, Some(blob)) => OwnedEntry::external(key.bytes, blob, expiry, mark),
+            (None, None) => OwnedEntry::inline(key.bytes, entry.value(), expiry, mark),
+        };
+        self.entry_bytes -= before - entry.bytes_used();
+        copy.entry().set_raw(entry.is_raw());
+        copy.entry().set_access(entry.access());
+        copy.entry().set_fetched(entry.is_fetched());
+        copy
+    }
+
+    /// Changes the mark of a string. Returns whether the key holds one.
+    pub fn set_mark(&mut self, key: Key<'_>, mark: Mark) -> bool {
+        let Some(place) = self.table.find(key) else { return false };
+        let entry = place.entry();
+        if entry.kind() != Kind::String {
+            return false;
+        }
+        if !entry.set_mark(mark) {
+            let deadline = entry.deadline();
+            let copy = self.take_apart(key, entry, deadline.is_some(), mark);
+            self.swap_entry(key.hash, place, copy, deadline);
+        }
+        true
+    }
+
     /// Makes the string of `key` exactly `len` bytes long (new bytes are zero, a missing key is
-    /// made) and hands it out for writing. Keeps the deadline.
+    /// made) and hands it out for writing. Keeps deadline and client flags. Where the length stays
+    /// the same it also keeps that the value is stale, as memcached does when it counts.
     pub fn edit(&mut self, key: Key<'_>, len: usize, seconds: u32, f: impl FnOnce(&mut [u8])) {
         let place = match self.table.find(key) {
             Some(place) => place,
             None => {
-                self.insert(key, Payload::Slice(b""), Ttl::Clear, seconds);
+                self.insert(key, Payload::Slice(b""), Ttl::Clear, seconds, Mark::NONE);
                 self.table.find(key).expect("it was just inserted")
             }
         };
@@ -511,9 +596,13 @@ impl Db {
         } else {
             self.edit_blob(key, place, len, f);
         }
-        let place = self.table.find(key).expect("editing keeps the key");
-        place.entry().set_raw(true);
-        place.entry().set_access(seconds);
+        let entry = self.table.find(key).expect("editing keeps the key").entry();
+        entry.set_raw(true);
+        entry.set_access(seconds);
+        let mark = entry.mark();
+        if mark.cas != 0 {
+            self.set_mark(key, Mark { cas: 0, ..mark });
+        }
     }
 
     fn edit_inline(&mut self, key: Key<'_>, place: Place, len: usize, f: impl FnOnce(&mut [u8])) {
@@ -525,9 +614,10 @@ impl Db {
         let mut bytes = entry.value().to_vec();
         bytes.resize(len, 0);
         f(&mut bytes);
-        if !entry.overwrite(&bytes) {
+        let mark = entry.mark().of_next_value();
+        if !entry.overwrite(&bytes, mark) {
             let access = entry.access();
-            self.replace(key, place, Payload::Slice(&bytes), Ttl::Keep, access);
+            self.replace(key, place, Payload::Slice(&bytes), Ttl::Keep, access, mark);
         }
     }
 
@@ -537,19 +627,24 @@ impl Db {
         if let Some(mut blob) = entry.take_blob() {
             // A reply may still hold the old bytes; then this copies.
             let bytes = Arc::make_mut(&mut blob);
+            let is_same_len = bytes.len() == len;
             bytes.resize(len, 0);
             f(bytes);
             entry.put_blob(blob);
             self.entry_bytes += entry.bytes_used();
             self.entry_bytes -= before;
+            if !is_same_len {
+                entry.set_fetched(false);
+                self.set_mark(key, entry.mark().of_next_value());
+            }
             return;
         }
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(entry.value());
         bytes.resize(len, 0);
         f(&mut bytes);
-        let access = entry.access();
-        self.replace(key, place, Payload::Blob(Arc::new(bytes)), Ttl::Keep, access);
+        let (access, mark) = (entry.access(), entry.mark().of_next_value());
+        self.replace(key, place, Payload::Blob(Arc::new(bytes)), Ttl::Keep, access, mark);
     }
 
     /// Marks the value as edited in place or not (see [`EntryRef::is_raw`]).
@@ -640,12 +735,14 @@ fn deadline_after(old: Option<u64>, ttl: Ttl) -> Option<u64> {
     }
 }
 
-fn create(key: &[u8], value: Payload<'_>, expiry: bool) -> OwnedEntry {
+fn create(key: &[u8], value: Payload<'_>, expiry: bool, mark: Mark) -> OwnedEntry {
     match value {
-        Payload::Blob(blob) if blob.len() > INLINE_MAX => OwnedEntry::external(key, blob, expiry),
-        Payload::Slice(bytes) if bytes.len() > INLINE_MAX => {
-            OwnedEntry::external(key, Arc::new(bytes.to_vec()), expiry)
+        Payload::Blob(blob) if blob.len() > INLINE_MAX => {
+            OwnedEntry::external(key, blob, expiry, mark)
         }
-        _ => OwnedEntry::inline(key, value.bytes(), expiry),
+        Payload::Slice(bytes) if bytes.len() > INLINE_MAX => {
+            OwnedEntry::external(key, Arc::new(bytes.to_vec()), expiry, mark)
+        }
+        _ => OwnedEntry::inline(key, value.bytes(), expiry, mark),
     }
 }

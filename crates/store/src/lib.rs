@@ -4,6 +4,7 @@
 //! `unsafe` lives in `mem` and `table` only; everything public here is safe.
 
 pub mod growth;
+mod mark;
 mod mem;
 mod table;
 mod wheel;
@@ -11,7 +12,8 @@ mod wheel;
 mod db;
 pub mod types;
 
-pub use db::{Db, EntryRef, Key, Live, Payload, Removed, Ttl, Was};
+pub use db::{Db, EntryRef, Key, Live, Payload, Removed, Ttl, Use, Was};
+pub use mark::Mark;
 pub use mem::class_size;
 pub use mem::entry::{Blob, INLINE_MAX};
 pub use table::{Core, CoreCell, Hint, prefetch_ends_to_write, prefetch_value};

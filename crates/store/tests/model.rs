@@ -3,7 +3,7 @@
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::types::{Collection, Held, List, ListOp};
-use hypercache_store::{Db, EntryRef, Key, Payload, Ttl, Was};
+use hypercache_store::{Db, EntryRef, Key, Mark, Payload, Ttl, Was};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ enum Step {
     Set { key: u16, len: usize, shared: bool, ttl: Option<Option<u64>> },
     SetTtl { key: u16, ttl: Option<u64> },
     Edit { key: u16, len: usize, at: usize },
+    SetMark { key: u16, mark: Mark },
     Push { key: u16, count: usize },
     SetList { key: u16, count: usize, ttl: Option<u64> },
     Remove { key: u16 },
@@ -36,6 +37,11 @@ fn any_len() -> impl Strategy<Value = usize> {
     prop_oneof![8 => 0usize..100, 2 => 100usize..3000, 1 => 16_380usize..16_390, 1 => 60_000usize..70_000]
 }
 
+fn any_mark() -> impl Strategy<Value = Mark> {
+    let cas = prop_oneof![Just(0), any::<u64>()];
+    (0u32..3, 0u8..8, cas).prop_map(|(client_flags, state, cas)| Mark { client_flags, state, cas })
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     let key = || 0u16..400;
     let after = || 1u64..5000;
@@ -47,6 +53,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (key(), 1usize..3000).prop_map(|(key, count)| Step::Push { key, count }),
         2 => (key(), 1usize..50, proptest::option::of(after()))
             .prop_map(|(key, count, ttl)| Step::SetList { key, count, ttl }),
+        2 => (key(), any_mark()).prop_map(|(key, mark)| Step::SetMark { key, mark }),
         2 => key().prop_map(|key| Step::Remove { key }),
         2 => key().prop_map(|key| Step::Get { key }),
         1 => (1u64..3000, 1usize..200).prop_map(|(after_ms, max)| Step::Expire { after_ms, max }),
@@ -75,6 +82,8 @@ impl Value {
 #[derive(Default)]
 struct Model {
     keys: BTreeMap<Vec<u8>, (Value, Option<u64>)>,
+    /// Of keys that have one.
+    marks: BTreeMap<Vec<u8>, Mark>,
 }
 
 struct Pair {
@@ -103,10 +112,18 @@ impl Pair {
             Step::Edit { key, len, at } => self.edit(&key_bytes(key), len, at),
             Step::Push { key, count } => self.push(&key_bytes(key), count),
             Step::SetList { key, count, ttl } => self.set_list(&key_bytes(key), count, ttl),
+            Step::SetMark { key, mark } => {
+                let bytes = key_bytes(key);
+                if self.db.set_mark(self.key(&bytes), mark) {
+                    self.model.marks.insert(bytes.clone(), mark);
+                }
+                self.check_key(&bytes);
+            }
             Step::Remove { key } => {
                 let bytes = key_bytes(key);
                 let removed = self.db.remove(self.key(&bytes));
                 let expected = self.model.keys.remove(&bytes);
+                self.model.marks.remove(&bytes);
                 assert_eq!(removed.is_some(), expected.is_some());
                 if let (Some(removed), Some((_, deadline))) = (removed, expected) {
                     assert_eq!((removed.key(), removed.deadline()), (&bytes[..], deadline));
@@ -143,6 +160,7 @@ impl Pair {
         let was = self.db.set(key, payload, ttl, 7);
         assert_eq!(!matches!(was, Was::Missing), existed);
         self.model.keys.insert(bytes.to_vec(), (Value::String(value), deadline));
+        self.model.marks.remove(bytes);
         self.check_key(bytes);
     }
 
@@ -160,6 +178,7 @@ impl Pair {
         let object = Box::new(list.into_object());
         self.db.set_object(key, object, deadline.map_or(Ttl::Clear, Ttl::At), 3);
         self.model.keys.insert(bytes.to_vec(), (Value::List(items), deadline));
+        self.model.marks.remove(bytes);
         self.check_key(bytes);
     }
 
@@ -203,8 +222,12 @@ impl Pair {
         // Whoever edits a string looked at the type first.
         if let Value::String(value) = value {
             self.db.edit(key, len, 9, write);
+            let is_same_len = value.len() == len;
             value.resize(len, 0);
             write(value);
+            if let Some(mark) = self.model.marks.get_mut(bytes) {
+                *mark = if is_same_len { Mark { cas: 0, ..*mark } } else { mark.of_next_value() };
+            }
         }
         self.check_key(bytes);
     }
@@ -217,6 +240,7 @@ impl Pair {
             assert_eq!(entry.key(), bytes);
             assert!(Value::of(entry) == *value, "the value differs");
             assert_eq!(entry.deadline(), *deadline);
+            assert_eq!(entry.mark(), self.model.marks.get(bytes).copied().unwrap_or_default());
         }
     }
 
@@ -227,6 +251,7 @@ impl Pair {
         let looked = self.db.expire_due(self.now_ms, max, &mut |e| gone.push(e.key().to_vec()));
         for key in gone {
             let (_, deadline) = self.model.keys.remove(&key).expect("it was there");
+            self.model.marks.remove(&key);
             assert!(deadline.is_some_and(|at| at < self.now_ms), "it was not due");
         }
         const TICK_MS: u64 = 256;

@@ -7,11 +7,13 @@ mod command_sequence;
 mod config_file;
 mod dictionary;
 mod frames;
+mod memcached_parser;
 mod resp_parser;
 
 pub use command_sequence::command_sequence;
 pub use config_file::config_file;
 pub use dictionary::dictionary;
+pub use memcached_parser::memcached_parser;
 pub use resp_parser::resp_parser;
 
 /// A target: it panics when the bytes break a promise.
@@ -20,6 +22,7 @@ pub type Target = fn(&[u8]);
 /// All targets by name, which is also that of their corpus and dictionary.
 pub const TARGETS: &[(&str, Target)] = &[
     ("resp_parser", resp_parser),
+    ("memcached_parser", memcached_parser),
     ("command_sequence", command_sequence),
     ("config_file", config_file),
 ];

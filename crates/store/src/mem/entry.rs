@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! offset  0        4          6        7      8
-//!         access   value_len  key_len  flags  [deadline 8] [key_len 4] key… value…
-//!         u32      u16        u8       u8     if EXPIRY    if 255
+//!         access   value_len  key_len  flags  [deadline 8] [key_len 4] key… value… [mark…]
+//!         u32      u16        u8       u8     if EXPIRY    if 255               if MARKED
 //! ```
 //! The header is 8 bytes, so a 16-byte key with an 8-byte value takes one 32-byte class, and a
 //! deadline costs 8 bytes only for keys that have one. A key of 255 bytes or more keeps its length
@@ -14,6 +14,9 @@
 //! The low three bits of the flags are the [`Kind`]. An entry that is no string has a pointer to its
 //! [`Object`] as value part, whatever the object's size.
 //!
+//! The highest bit of `value_len` says whether a memcached client read the value; what else that
+//! protocol keeps is the [`Mark`], which few entries have.
+//!
 //! `access` belongs to the eviction policy and OBJECT IDLETIME (seconds of the server's clock).
 //!
 //! # Safety of the module
@@ -22,6 +25,7 @@
 //! borrow only, and an entry is destroyed only by the drop of an `OwnedEntry`.
 
 use super::class_size;
+use crate::mark::{self, Mark};
 use crate::types::{Kind, Object};
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -38,11 +42,14 @@ const NO_DEADLINE: u64 = u64::MAX;
 
 const HEADER: usize = 8;
 const KIND: u8 = 0x07;
+const MARKED: u8 = 0x08;
 const EXPIRY: u8 = 0x10;
 const EXTERNAL: u8 = 0x20;
 const RAW: u8 = 0x40;
 const INDEXED: u8 = 0x80;
 const LONG_KEY: u8 = 255;
+/// In `value_len`.
+const FETCHED: u16 = 0x8000;
 
 /// What is needed to lay out an entry.
 #[derive(Debug, Clone, Copy)]
@@ -50,12 +57,13 @@ pub(crate) struct Shape {
     key_len: usize,
     value_len: usize,
     expiry: bool,
+    mark_len: usize,
 }
 
 impl Shape {
     /// `value_len` is that of the inline part: 8 for an external value.
-    pub(crate) fn new(key_len: usize, value_len: usize, expiry: bool) -> Self {
-        Shape { key_len, value_len, expiry }
+    pub(crate) fn new(key_len: usize, value_len: usize, expiry: bool, mark_len: usize) -> Self {
+        Shape { key_len, value_len, expiry, mark_len }
     }
 
     #[inline(always)]
@@ -66,7 +74,7 @@ impl Shape {
 
     #[inline(always)]
     fn class(self) -> usize {
-        class_size(self.key_offset() + self.key_len + self.value_len)
+        class_size(self.key_offset() + self.key_len + self.value_len + self.mark_len)
     }
 }
 
@@ -180,12 +188,77 @@ impl EntryPtr {
 
     fn shape(self) -> Shape {
         let (_, key_len) = self.key_offset_and_len();
-        Shape::new(key_len, self.inline_len(), self.has_deadline_slot())
+        Shape::new(key_len, self.inline_len(), self.has_deadline_slot(), self.mark_len())
     }
 
     #[inline]
     fn inline_len(self) -> usize {
-        u16::from_ne_bytes(self.read(4)) as usize
+        (u16::from_ne_bytes(self.read(4)) & !FETCHED) as usize
+    }
+
+    #[inline]
+    fn is_marked(self) -> bool {
+        self.flags() & MARKED != 0
+    }
+
+    fn mark_offset(self) -> usize {
+        self.value_offset() + self.inline_len()
+    }
+
+    #[inline]
+    fn mark_len(self) -> usize {
+        if !self.is_marked() {
+            return 0;
+        }
+        let [tags] = self.read::<1>(self.mark_offset());
+        mark::len_of(tags)
+    }
+
+    /// What the memcached protocol keeps of it.
+    #[inline]
+    pub(crate) fn mark(self) -> Mark {
+        if !self.is_marked() {
+            return Mark::NONE;
+        }
+        Mark::decode(self.bytes(self.mark_offset(), self.mark_len()))
+    }
+
+    /// Changes the mark if the entry's size class stays the same.
+    pub(crate) fn set_mark(self, mark: Mark) -> bool {
+        let shape = self.shape();
+        let is_same_class = shape.class() == Shape { mark_len: mark.len(), ..shape }.class();
+        if is_same_class {
+            self.write_mark(mark);
+        }
+        is_same_class
+    }
+
+    /// Writes a mark that the allocation has room for.
+    #[inline]
+    fn write_mark(self, mark: Mark) {
+        let len = mark.len();
+        if len > 0 {
+            self.write(self.mark_offset(), &mark.encode()[..len]);
+        }
+        self.set_flag(MARKED, len > 0);
+    }
+
+    /// Writes the mark of a new entry, whose allocation has room for it.
+    #[inline]
+    fn write_new_mark(self, mark: Mark) {
+        if mark.len() > 0 {
+            self.write_mark(mark);
+        }
+    }
+
+    /// Whether a memcached client read the value.
+    pub(crate) fn is_fetched(self) -> bool {
+        u16::from_ne_bytes(self.read(4)) & FETCHED != 0
+    }
+
+    pub(crate) fn set_fetched(self, on: bool) {
+        let len = self.inline_len() as u16;
+        self.write(4, &(if on { len | FETCHED } else { len }).to_ne_bytes());
     }
 
     #[inline]
@@ -321,20 +394,24 @@ impl EntryPtr {
         unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 
-    /// Overwrites the value in place when the new one needs the same size class.
+    /// Overwrites value and mark in place when the new ones need the same size class.
     #[inline(always)]
-    pub(crate) fn overwrite(self, value: &[u8]) -> bool {
+    pub(crate) fn overwrite(self, value: &[u8], mark: Mark) -> bool {
         if self.flags() & (EXTERNAL | KIND) != 0 || value.len() > INLINE_MAX {
             return false;
         }
         let shape = self.shape();
-        let new = Shape { value_len: value.len(), ..shape };
+        let new = Shape { value_len: value.len(), mark_len: mark.len(), ..shape };
+        let same_len = shape.value_len == new.value_len && shape.mark_len == new.mark_len;
         // Values of one key mostly have one length.
-        if shape.value_len != new.value_len && shape.class() != new.class() {
+        if !same_len && shape.class() != new.class() {
             return false;
         }
         self.write(4, &(value.len() as u16).to_ne_bytes());
         self.write(new.key_offset() + new.key_len, value);
+        if shape.mark_len + new.mark_len > 0 {
+            self.write_mark(mark);
+        }
         true
     }
 
@@ -406,25 +483,28 @@ pub(crate) struct OwnedEntry(EntryPtr);
 impl OwnedEntry {
     /// An entry holding `value` inline. `value` must be at most [`INLINE_MAX`] long.
     #[inline]
-    pub(crate) fn inline(key: &[u8], value: &[u8], expiry: bool) -> Self {
+    pub(crate) fn inline(key: &[u8], value: &[u8], expiry: bool, mark: Mark) -> Self {
         assert!(value.len() <= INLINE_MAX);
-        let entry = EntryPtr::allocate(Shape::new(key.len(), value.len(), expiry), key);
+        let shape = Shape::new(key.len(), value.len(), expiry, mark.len());
+        let entry = EntryPtr::allocate(shape, key);
         entry.write(entry.value_offset(), value);
+        entry.write_new_mark(mark);
         OwnedEntry(entry)
     }
 
     /// An entry whose value is a blob.
-    pub(crate) fn external(key: &[u8], blob: Arc<Blob>, expiry: bool) -> Self {
-        let entry = EntryPtr::allocate(Shape::new(key.len(), 8, expiry), key);
+    pub(crate) fn external(key: &[u8], blob: Arc<Blob>, expiry: bool, mark: Mark) -> Self {
+        let entry = EntryPtr::allocate(Shape::new(key.len(), 8, expiry, mark.len()), key);
         entry.set_flag(EXTERNAL, true);
         entry.write(entry.value_offset(), &(Arc::into_raw(blob) as usize).to_ne_bytes());
+        entry.write_new_mark(mark);
         OwnedEntry(entry)
     }
 
     /// An entry that holds an object.
     pub(crate) fn object(key: &[u8], object: Box<Object>, expiry: bool) -> Self {
         let kind = object.kind();
-        let entry = EntryPtr::allocate(Shape::new(key.len(), 8, expiry), key);
+        let entry = EntryPtr::allocate(Shape::new(key.len(), 8, expiry, 0), key);
         entry.set_flag(kind as u8, true);
         entry.write(entry.value_offset(), &(Box::into_raw(object) as usize).to_ne_bytes());
         OwnedEntry(entry)
@@ -473,9 +553,11 @@ fn layout_of(class: usize) -> Layout {
 mod tests {
     use super::*;
 
-    fn check(key: &[u8], value: &[u8], expiry: bool) {
-        let owned = OwnedEntry::inline(key, value, expiry);
+    fn check(key: &[u8], value: &[u8], expiry: bool, mark: Mark) {
+        let owned = OwnedEntry::inline(key, value, expiry, mark);
         let e = owned.entry();
+        e.set_fetched(true);
+        assert_eq!((e.mark(), e.is_fetched()), (mark, true));
         assert_eq!((e.key(), e.value()), (key, value));
         assert_eq!((e.deadline(), e.has_deadline_slot()), (None, expiry));
         if expiry {
@@ -494,36 +576,52 @@ mod tests {
         for key_len in [0, 1, 16, 254, 255, 256, 70_000] {
             for value_len in [0, 1, 64, 1000, INLINE_MAX] {
                 let (key, value) = (vec![b'k'; key_len], vec![b'v'; value_len]);
-                check(&key, &value, false);
-                check(&key, &value, true);
+                let full = Mark { cas: 5, state: 1, client_flags: 0 };
+                for mark in [Mark::NONE, Mark::of_flags(3), full] {
+                    check(&key, &value, false, mark);
+                    check(&key, &value, true, mark);
+                }
             }
         }
     }
 
     #[test]
     fn overwrite_stays_in_its_class() {
-        let owned = OwnedEntry::inline(b"0123456789abcdef", b"12345678", false);
+        let owned = OwnedEntry::inline(b"0123456789abcdef", b"12345678", false, Mark::NONE);
         let e = owned.entry();
         assert_eq!(e.bytes_used(), 32);
-        assert!(e.overwrite(b"1234"));
+        assert!(e.overwrite(b"1234", Mark::NONE));
         assert_eq!(e.value(), b"1234");
-        assert!(e.overwrite(b""));
-        assert!(!e.overwrite(b"123456789"));
-        assert!(e.overwrite(b"12345678"));
+        assert!(e.overwrite(b"", Mark::NONE));
+        assert!(!e.overwrite(b"123456789", Mark::NONE));
+        assert!(e.overwrite(b"12345678", Mark::NONE));
         assert_eq!((e.key(), e.value()), (&b"0123456789abcdef"[..], &b"12345678"[..]));
+    }
+
+    #[test]
+    fn a_mark_changes_within_its_class() {
+        let owned = OwnedEntry::inline(b"01234567", b"value", false, Mark::NONE);
+        let e = owned.entry();
+        let (flags, all) = (Mark::of_flags(1), Mark { client_flags: 1, state: 0, cas: 2 });
+        assert!(e.set_mark(flags) && !e.set_mark(all));
+        assert_eq!((e.value(), e.mark(), e.bytes_used()), (&b"value"[..], flags, 32));
+        assert!(e.overwrite(b"other val", Mark::NONE) && e.mark() == Mark::NONE);
+        assert!(e.overwrite(b"new", all) && e.mark() == all && e.value() == b"new");
+        assert!(e.set_mark(Mark::NONE) && e.value() == b"new" && e.bytes_used() == 32);
     }
 
     #[test]
     fn blobs_are_shared_and_returned() {
         let blob = Arc::new(vec![7u8; 100_000]);
-        let owned = OwnedEntry::external(b"k", Arc::clone(&blob), true);
+        let owned = OwnedEntry::external(b"k", Arc::clone(&blob), true, Mark::of_flags(9));
         let e = owned.entry();
         assert_eq!(e.value(), &blob[..]);
-        assert!(e.bytes_used() >= 100_000 && !e.overwrite(b"x"));
+        assert!(e.bytes_used() >= 100_000 && !e.overwrite(b"x", Mark::NONE));
         assert_eq!(Arc::strong_count(&blob), 2);
         let taken = e.take_blob().expect("external");
         assert_eq!(Arc::strong_count(&blob), 2);
         e.put_blob(taken);
+        assert_eq!(e.mark(), Mark::of_flags(9));
         drop(e.blob());
         drop(owned);
         assert_eq!(Arc::strong_count(&blob), 1);

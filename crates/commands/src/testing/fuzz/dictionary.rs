@@ -2,6 +2,7 @@
 
 use super::command_sequence::{EDGES, options_of};
 use crate::config::{Kind, SETTINGS};
+use crate::memcached::ROWS;
 use crate::table::table;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,6 +12,7 @@ use std::fmt::Write as _;
 pub fn dictionary(target: &str) -> String {
     let words = match target {
         "resp_parser" => protocol_words(),
+        "memcached_parser" => memcached_words(),
         "command_sequence" => command_words(),
         "config_file" => setting_words(),
         _ => BTreeSet::new(),
@@ -45,6 +47,14 @@ fn protocol_words() -> Words {
         ["*1\r\n$4\r\nPING\r\n", "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", "PING\r\n", "$0\r\n\r\n"];
     let texts = pieces.iter().chain(&calls).map(|text| (*text).to_owned());
     heads.chain(texts).map(String::into_bytes).collect()
+}
+
+fn memcached_words() -> Words {
+    let names = ROWS.iter().map(|row| format!("{} ", row.name));
+    let pieces = [" noreply", "\r\n", "\n", "\r", "\t", "\0", " k 0 0 ", " 101\r\n", " 2147483646"];
+    let requests = ["set k 0 0 1\r\nx\r\n", "ms k 1 T0\r\nx\r\n", "get k\r\n"];
+    let texts = pieces.iter().chain(&requests).map(|text| (*text).to_owned());
+    names.chain(texts).map(String::into_bytes).collect()
 }
 
 fn command_words() -> Words {
