@@ -30,8 +30,8 @@ const SCENES: &[(&str, &str)] = &[
     ),
     (
         "chains",
-        "b ... BLMOVE s m LEFT RIGHT 0\nc ... BRPOPLPUSH m d 0\nd ... BLPOP d 0\na RPUSH s x\na EXISTS s m d\n\
-      b\nc\nd",
+        "b ... BLMOVE s m LEFT RIGHT 0\nc ... BRPOPLPUSH m d 0\nd ... BLPOP d 0\na RPUSH s x\n\
+      a EXISTS s m d\nb\nc\nd",
     ),
     (
         "a circle ends",
@@ -66,13 +66,15 @@ const SCENES: &[(&str, &str)] = &[
     (
         "timeouts that are none",
         "a BLPOP k x\na BLPOP k -1\na BLPOP k inf\na BLPOP k nan\na BLPOP k 1e300\n\
-      a BLMPOP x 1 k LEFT\na BLMPOP x 0 k LEFT\na BLMOVE a b c LEFT 0",
+      a BLMPOP x 1 k LEFT\na LMPOP 1 k LEFT COUNT 0 x\n\
+      a LMPOP 1 k LEFT COUNT 1 x\na BLMPOP x 0 k LEFT\na BLMOVE a b c LEFT 0",
     ),
     (
         "CLIENT UNBLOCK",
         "a CLIENT UNBLOCK {b}\nb ... BLPOP k 0\na CLIENT UNBLOCK {b}\nb\nb ... BRPOPLPUSH k d 0\n\
-      a CLIENT UNBLOCK {b} ERROR\nb\nb ... BLPOP k 0\na CLIENT UNBLOCK {b} TIMEOUT\nb\na CLIENT UNBLOCK {b}\n\
-      a CLIENT UNBLOCK x\na CLIENT UNBLOCK 1 FOO\na CLIENT UNBLOCK -1\na RPUSH k 1\na LLEN k",
+      a CLIENT UNBLOCK {b} ERROR\nb\nb ... BLPOP k 0\na CLIENT UNBLOCK {b} TIMEOUT\nb\n\
+      a CLIENT UNBLOCK {b}\na CLIENT UNBLOCK x\na CLIENT UNBLOCK 1 FOO\n\
+      a CLIENT UNBLOCK -1\na RPUSH k 1\na LLEN k",
     ),
     (
         "a transaction does not wait",
