@@ -26,7 +26,7 @@ use crate::client::{Client, ClientFlags};
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::keyspace::{Keys, Ready, partition_of};
-use crate::session::Session;
+use crate::session::{ReplyMode, Session};
 use crate::shared::{Message, Shared};
 use crate::table::{Entry, Group};
 use hypercache_protocol::parse::OwnedArgs;
@@ -69,6 +69,8 @@ pub struct Waiter {
     keys: Vec<Box<[u8]>>,
     /// When the wait is over, on the clock that never goes back, in ms.
     deadline_ms: Option<u64>,
+    /// Whether CLIENT REPLY takes its reply away.
+    is_silent: bool,
     state: AtomicU8,
 }
 
@@ -89,6 +91,12 @@ impl Waiter {
     #[must_use]
     pub fn deadline_ms(&self) -> Option<u64> {
         self.deadline_ms
+    }
+
+    /// Whether its reply is not sent, as CLIENT REPLY said when the wait began.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.is_silent
     }
 
     /// Takes the right to end the wait. `notes` has who serves it at the moment try once more.
@@ -195,6 +203,7 @@ impl<'a> Cx<'a> {
             args,
             keys: names,
             deadline_ms,
+            is_silent: self.session.reply_mode != ReplyMode::On,
             state: AtomicU8::new(WAITING),
         });
         for key in &waiter.keys {

@@ -450,7 +450,8 @@ fn lpos(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
             Some(0) => usize::MAX,
             Some(count) => count,
         };
-        let skip = search.rank.unsigned_abs() as usize - 1;
+        // The lowest rank has no positive counterpart: Redis 7.0 takes it for -1.
+        let skip = search.rank.checked_abs().unwrap_or(1) as usize - 1;
         let same = |(i, other): (usize, Item<'_>)| (other == item).then_some(i);
         if search.rank > 0 {
             let matches = list.iter().take(looks).enumerate().filter_map(same);

@@ -279,8 +279,13 @@ fn mpop(cx: &mut Cx<'_>, args: Args<'_>, at: usize) -> Outcome {
     let end = parse_end(args.get(after))?;
     let count = match args.len() - after - 1 {
         0 => 1,
-        2 if args.get(after + 1).eq_ignore_ascii_case(b"COUNT") => {
-            positive(after + 2, "ERR count should be greater than 0")?
+        options @ 2.. if args.get(after + 1).eq_ignore_ascii_case(b"COUNT") => {
+            // It is looked at before what follows it, which no form takes.
+            let count = positive(after + 2, "ERR count should be greater than 0")?;
+            if options > 2 {
+                return Err(ReplyError::Syntax);
+            }
+            count
         }
         _ => return Err(ReplyError::Syntax),
     };

@@ -53,12 +53,12 @@ impl<D: Driver> Worker<D> {
         if connection.session.blocked().is_none_or(|waiter| waiter.number() != number) {
             return;
         }
-        if let Some(waiter) = connection.session.end_wait()
-            && let Some(at) = waiter.deadline_ms()
-        {
+        let Some(waiter) = connection.session.end_wait() else { return };
+        if let Some(at) = waiter.deadline_ms() {
             self.timeouts.remove(&(at, number, token));
         }
         match &mut connection.out {
+            _ if waiter.is_silent() => {}
             Some(out) => out.append(&reply),
             None => connection.out = Some(reply),
         }
