@@ -453,6 +453,17 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A partition that is held, for reading.
+    fn seen_shard(&self, partition: u16) -> Option<&Shard> {
+        match &self.one {
+            Some(one) if one.at.partition == partition => Some(&one.shard),
+            _ => {
+                let at = self.many.binary_search_by_key(&partition, |(p, _)| *p).ok()?;
+                Some(&self.many[at].1)
+            }
+        }
+    }
+
     /// Calls `f` with every partition in turn: under the lock already held, or a lock of its own.
     /// `f` says whether to go on. For commands whose keys are [`crate::table::Keys::All`] or `Each`.
     pub fn each_shard(&mut self, mut f: impl FnMut(u16, &mut Shard) -> bool) {

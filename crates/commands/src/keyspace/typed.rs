@@ -9,7 +9,7 @@ use super::{History, Keys, discard};
 use crate::error::ReplyError;
 use hypercache_journal::{Change, Effect, Event};
 use hypercache_store::types::{Collection, Kind, Object, Operation};
-use hypercache_store::{EntryRef, Ttl, Was};
+use hypercache_store::{EntryRef, Key, Ttl, Was};
 use std::ops::Deref;
 
 /// A collection that a command changes. What it holds is read as if this were the collection.
@@ -124,6 +124,14 @@ impl Keys<'_> {
     #[inline]
     pub fn read_uncounted<T: Collection>(&mut self, key: &[u8]) -> Result<Option<&T>, ReplyError> {
         only(self.get_uncounted(key))
+    }
+
+    /// A collection that this command has read: to look at several at once.
+    #[must_use]
+    pub fn seen<T: Collection>(&self, key: &[u8]) -> Option<&T> {
+        let at = self.keyspace.locate(key);
+        let db = self.seen_shard(at.partition)?.db(self.db)?;
+        db.get(Key::new(key, at.hash))?.object().and_then(T::of)
     }
 
     /// Changes a collection; see the module's text.

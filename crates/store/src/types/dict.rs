@@ -191,7 +191,7 @@ impl Dict {
 
     /// Calls `f` with the records at `cursor` and returns the next cursor, 0 after the last. A key
     /// that is there throughout a walk is seen at least once, whatever else changes.
-    pub fn scan(&self, cursor: u64, mut f: impl FnMut(Record<'_>)) -> u64 {
+    pub fn scan<'d>(&'d self, cursor: u64, mut f: impl FnMut(Record<'d>)) -> u64 {
         let segment = match &self.0 {
             Repr::One(segment) => segment,
             Repr::Many(table) => &table.segments[table.number(cursor << 32)],

@@ -30,7 +30,7 @@ const VALUED: usize = 1;
 const TIMED: usize = 2;
 
 /// A key with what belongs to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Record<'a> {
     /// The key: a field of a hash, a member of a set.
     pub key: &'a [u8],

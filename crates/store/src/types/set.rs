@@ -210,8 +210,8 @@ impl Set {
         });
     }
 
-    /// A member at random, each as likely as any other; `random(n)` must give a number below `n`.
-    #[must_use]
+    /// Calls `f` with a member at random, each as likely as any other; `random(n)` must give a number
+    /// below `n`.
     pub fn random<R>(
         &self,
         random: &mut dyn FnMut(u64) -> u64,
