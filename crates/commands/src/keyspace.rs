@@ -20,8 +20,8 @@ use hypercache_protocol::slot::{SLOTS, SlotFinder, slot_of};
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::{
-    CoreCell, Db, EntryRef, Hint, Key, Live, Payload, Removed, Ttl, Was, prefetch_ends_to_write,
-    prefetch_value,
+    CoreCell, Db, Due, EntryRef, Hint, Key, Live, Payload, Removed, Ttl, Was,
+    prefetch_ends_to_write, prefetch_value,
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -55,12 +55,15 @@ pub struct Shard {
     reported_bytes: usize,
     /// Whether something was written or removed since.
     is_changed: bool,
+    /// Keys of hashes with fields that are due, by database: the last one is being worked on.
+    due_within: Vec<(u8, Box<[u8]>)>,
 }
 
 impl Shard {
     fn new(hasher: KeyHasher) -> Self {
         let dbs = Dbs::default();
-        Shard { hasher, dbs, history: History::default(), reported_bytes: 0, is_changed: false }
+        let (history, due_within) = (History::default(), Vec::new());
+        Shard { hasher, dbs, history, reported_bytes: 0, is_changed: false, due_within }
     }
 
     /// Database `i`, if it ever held a key.
@@ -111,17 +114,32 @@ impl Shard {
         }
     }
 
-    /// Removes keys whose time is past. Returns how many hints were looked at (fewer than `max`:
-    /// nothing more is due, see [`Db::expire_due`]) and how many keys went.
+    /// Removes keys and fields of hashes whose time is past. Returns how many hints and fields were
+    /// looked at (fewer than `max`: nothing more is due, see [`Db::expire_due`]) and how many keys went.
     pub fn expire_due(&mut self, now_ms: u64, max: usize) -> (usize, usize) {
         let (mut looked, mut gone) = (0, 0);
         self.is_changed = true;
-        let Shard { dbs, history, .. } = self;
+        let Shard { dbs, history, due_within, hasher, .. } = self;
         for (i, db) in dbs.iter_mut() {
-            looked += db.expire_due(now_ms, max.saturating_sub(looked), &mut |removed| {
-                gone += 1;
-                history.record_expired(i, removed);
+            looked += db.expire_due(now_ms, max.saturating_sub(looked), &mut |due| match due {
+                Due::Key(removed) => {
+                    gone += 1;
+                    history.record_expired(i, removed);
+                }
+                Due::Within(key) => due_within.push((i, Box::from(key))),
             });
+        }
+        while looked < max
+            && let Some((i, bytes)) = due_within.last()
+        {
+            let key = Key::new(bytes, hasher.hash(bytes));
+            let fields = dbs
+                .get_mut(*i)
+                .map_or(0, |db| typed::expire_fields(db, history, (*i, key), now_ms, max - looked));
+            looked += fields;
+            if looked < max {
+                due_within.pop();
+            }
         }
         (looked, gone)
     }

@@ -31,6 +31,7 @@ mod debug;
 mod expire;
 mod generic;
 mod hash;
+mod hash_expire;
 mod help;
 mod hyperloglog;
 mod info;

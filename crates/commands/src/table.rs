@@ -413,6 +413,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::set::COMMANDS,
     crate::set_algebra::COMMANDS,
     crate::hash::COMMANDS,
+    crate::hash_expire::COMMANDS,
     crate::hyperloglog::COMMANDS,
     crate::stream::COMMANDS,
     crate::stream_read::COMMANDS,

@@ -233,6 +233,15 @@ pub enum Was {
     Replaced(Removed),
 }
 
+/// What [`Db::expire_due`] found.
+#[derive(Debug)]
+pub enum Due<'a> {
+    /// A key that was taken out.
+    Key(Removed),
+    /// A key whose object holds something that is due.
+    Within(&'a [u8]),
+}
+
 /// See the module's text. The table comes first, so that it is on the same cache line as the start.
 #[repr(C)]
 pub struct Db {
@@ -240,6 +249,8 @@ pub struct Db {
     wheel: Wheel,
     /// Keys that have a deadline.
     expires: usize,
+    /// Keys that hold something with a deadline of its own, as a field of a hash.
+    timed: usize,
     entry_bytes: usize,
 }
 
@@ -253,7 +264,13 @@ impl Db {
     /// An empty database at the time `now_ms`.
     #[must_use]
     pub fn new(hasher: KeyHasher, now_ms: u64) -> Self {
-        Db { table: Table::new(hasher), wheel: Wheel::new(now_ms), expires: 0, entry_bytes: 0 }
+        Db {
+            table: Table::new(hasher),
+            wheel: Wheel::new(now_ms),
+            expires: 0,
+            timed: 0,
+            entry_bytes: 0,
+        }
     }
 
     /// The part that may be prefetched from without the lock.
@@ -367,11 +384,31 @@ impl Db {
     ) -> Option<R> {
         let entry = self.table.find(key)?.entry();
         let object = entry.object_mut()?;
-        let before = object.bytes();
+        let (before, soonest) = (object.bytes(), object.next_deadline());
         let result = f(object);
         self.entry_bytes = self.entry_bytes + object.bytes() - before;
         entry.set_access(seconds);
+        self.index_object(key.hash, entry, soonest);
         Some(result)
+    }
+
+    /// Sees to it that an entry is looked at when something that its object holds is due; `before` is
+    /// when that was before a change.
+    #[inline]
+    fn index_object(&mut self, hash: u64, entry: EntryPtr, before: Option<u64>) {
+        let soonest = next_deadline(entry);
+        if soonest == before {
+            return;
+        }
+        self.timed += usize::from(soonest.is_some());
+        self.timed -= usize::from(before.is_some());
+        let Some(at) = soonest else { return };
+        let hint_comes_in_time = entry.is_indexed() && before.is_some_and(|before| before <= at);
+        if !hint_comes_in_time {
+            entry.set_indexed(true);
+            self.wheel.add(hash, at);
+            self.bound_wheel();
+        }
     }
 
     fn insert(&mut self, key: Key<'_>, value: Payload<'_>, ttl: Ttl, seconds: u32) {
@@ -388,6 +425,7 @@ impl Db {
         if let Some(at) = deadline {
             self.set_ttl_in_place(key.hash, entry, Ttl::At(at));
         }
+        self.index_object(key.hash, entry, None);
     }
 
     fn replace(
@@ -425,6 +463,8 @@ impl Db {
         } else if old.deadline().is_some() {
             self.expires -= 1;
         }
+        self.timed -= usize::from(next_deadline(old).is_some());
+        self.index_object(hash, entry, None);
         Removed(owned_old)
     }
 
@@ -455,16 +495,16 @@ impl Db {
 
     /// Stale hints may outnumber live ones only up to a bound; beyond it the wheel is made anew.
     fn bound_wheel(&mut self) {
-        let bound = 2 * self.expires + self.len() / 2 + 64;
+        let bound = 2 * (self.expires + self.timed) + self.len() / 2 + 64;
         if self.wheel.len() <= bound {
             return;
         }
         let mut wheel = self.wheel.emptied();
         let hashes = self.table.hasher();
         self.table.for_each(|entry| {
-            let deadline = entry.deadline();
-            entry.set_indexed(deadline.is_some());
-            if let Some(at) = deadline {
+            let wake = wake_at(entry);
+            entry.set_indexed(wake.is_some());
+            if let Some(at) = wake {
                 wheel.add(hashes.hash(entry.key()), at);
             }
         });
@@ -485,6 +525,7 @@ impl Db {
                 (None, None) => OwnedEntry::inline(key.bytes, entry.value(), true),
             };
             self.entry_bytes -= before - entry.bytes_used();
+            self.timed -= usize::from(next_deadline(copy.entry()).is_some());
             copy.entry().set_raw(raw);
             copy.entry().set_access(access);
             self.swap_entry(key.hash, place, copy, Some(at));
@@ -571,12 +612,14 @@ impl Db {
         let entry = owned.entry();
         self.entry_bytes -= entry.bytes_used();
         self.expires -= usize::from(entry.deadline().is_some());
+        self.timed -= usize::from(next_deadline(entry).is_some());
         Removed(owned)
     }
 
-    /// Removes up to `max` keys whose time is past at `now_ms`, handing each to `f`.
+    /// Removes up to `max` keys whose time is past at `now_ms`, handing each to `f`; hands `f` the keys
+    /// of objects that hold something whose time is past, for the caller to remove.
     /// Returns how many hints were looked at: fewer than `max` means that nothing more is due.
-    pub fn expire_due(&mut self, now_ms: u64, max: usize, f: &mut dyn FnMut(Removed)) -> usize {
+    pub fn expire_due(&mut self, now_ms: u64, max: usize, f: &mut dyn FnMut(Due<'_>)) -> usize {
         let mut due = Vec::new();
         // The wheel's tick lies after the deadline, so what it gives is past, not merely reached.
         self.wheel.take_due(now_ms, max, &mut due);
@@ -596,21 +639,25 @@ impl Db {
         due.len()
     }
 
-    fn look_at_hint(&mut self, hash: u64, now_ms: u64, f: &mut dyn FnMut(Removed)) {
+    fn look_at_hint(&mut self, hash: u64, now_ms: u64, f: &mut dyn FnMut(Due<'_>)) {
         // Two keys may share bucket and tag. Removing one may move the other, so look again.
         loop {
             let places = self.table.find_tagged(hash);
             let expired = places.iter().find(|p| EntryRef::new(p.entry()).is_expired(now_ms));
             let Some(&place) = expired else {
-                for place in places.iter().filter(|p| p.entry().is_indexed()) {
-                    match place.entry().deadline() {
+                for entry in places.iter().map(|p| p.entry()).filter(|entry| entry.is_indexed()) {
+                    if next_deadline(entry).is_some_and(|at| now_ms > at) {
+                        f(Due::Within(entry.key()));
+                    }
+                    // After something within was due, the next look finds out when more will be.
+                    match wake_at(entry) {
                         Some(at) => self.wheel.add_again(hash, at),
-                        None => place.entry().set_indexed(false),
+                        None => entry.set_indexed(false),
                     }
                 }
                 return;
             };
-            f(self.remove_place(hash, place));
+            f(Due::Key(self.remove_place(hash, place)));
         }
     }
 
@@ -629,6 +676,17 @@ impl Db {
     pub fn random(&self, random: impl FnMut(u64) -> u64) -> Option<EntryRef<'_>> {
         self.table.random(random).map(EntryRef::new)
     }
+}
+
+/// When something that an entry's object holds is due at the earliest.
+#[inline]
+fn next_deadline(entry: EntryPtr) -> Option<u64> {
+    entry.object()?.next_deadline()
+}
+
+/// When an entry must be looked at.
+fn wake_at(entry: EntryPtr) -> Option<u64> {
+    [entry.deadline(), next_deadline(entry)].into_iter().flatten().min()
 }
 
 /// The deadline of a key after a write, where it was `old`.

@@ -11,7 +11,7 @@ mod wheel;
 mod db;
 pub mod types;
 
-pub use db::{Db, EntryRef, Key, Live, Payload, Removed, Ttl, Was};
+pub use db::{Db, Due, EntryRef, Key, Live, Payload, Removed, Ttl, Was};
 pub use mem::class_size;
 pub use mem::entry::{Blob, INLINE_MAX};
 pub use table::{Core, CoreCell, Hint, prefetch_ends_to_write, prefetch_value};

@@ -17,6 +17,8 @@ pub enum HashOp<'a> {
     Put(Record<'a>),
     /// The field is gone.
     Remove(&'a [u8]),
+    /// The field, if it is there, has this deadline or none.
+    Deadline(&'a [u8], Option<u64>),
 }
 
 impl<'a> Operation<'a> for HashOp<'a> {
@@ -32,6 +34,11 @@ impl<'a> Operation<'a> for HashOp<'a> {
                 out.push(2);
                 out.extend_from_slice(field);
             }
+            HashOp::Deadline(field, deadline) => {
+                out.push(if deadline.is_some() { 4 } else { 3 });
+                deadline.iter().for_each(|at| wire::put_u64(out, *at));
+                out.extend_from_slice(field);
+            }
         }
     }
 
@@ -44,6 +51,11 @@ impl<'a> Operation<'a> for HashOp<'a> {
                 HashOp::Put(Record { key, value: reader.rest(), deadline })
             }
             2 => HashOp::Remove(reader.rest()),
+            3 => HashOp::Deadline(reader.rest(), None),
+            4 => {
+                let deadline = Some(reader.u64()?);
+                HashOp::Deadline(reader.rest(), deadline)
+            }
             _ => return None,
         })
     }
@@ -54,11 +66,11 @@ impl<'a> Operation<'a> for HashOp<'a> {
 pub enum HashDone {
     /// It was added.
     Added,
-    /// It was there and has the new value.
+    /// It was there and has the new value or deadline.
     Replaced,
     /// It was removed.
     Removed,
-    /// It was not there to be removed.
+    /// It was not there.
     Missing,
 }
 
@@ -145,6 +157,12 @@ impl Collection for Hash {
                 true => HashDone::Removed,
                 false => HashDone::Missing,
             },
+            HashOp::Deadline(key, deadline) => {
+                let Some(old) = self.fields.get(key) else { return HashDone::Missing };
+                let value = old.value.to_vec();
+                self.fields.put(Record { key, value: &value, deadline });
+                HashDone::Replaced
+            }
         }
     }
 
@@ -187,12 +205,13 @@ mod tests {
     #[test]
     fn operations_come_back() {
         let ops = [put(b"f", b"v", None), put(b"", b"", Some(u64::MAX)), HashOp::Remove(b"f")];
-        for op in ops {
+        let deadlines = [HashOp::Deadline(b"f", None), HashOp::Deadline(b"", Some(300))];
+        for op in ops.into_iter().chain(deadlines) {
             let mut bytes = Vec::new();
             op.encode(&mut bytes);
             assert_eq!(HashOp::decode(&bytes), Some(op));
         }
-        assert_eq!(HashOp::decode(&[3]), None);
+        assert_eq!(HashOp::decode(&[5]), None);
         assert_eq!(HashOp::decode(&[0, 9, b'a']), None);
     }
 
