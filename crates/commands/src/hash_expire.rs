@@ -380,7 +380,8 @@ fn parse_hsetex(cx: &mut Cx<'_>, args: Args<'_>) -> Result<SetOptions, ReplyErro
                 then = Some(Then::At(deadline(cx, text, unit)?));
             }
         } else {
-            break;
+            cx.reply.error(&[b"ERR unknown argument: ", word].concat());
+            return Err(ReplyError::Written);
         }
         i += 1;
     }
@@ -388,14 +389,16 @@ fn parse_hsetex(cx: &mut Cx<'_>, args: Args<'_>) -> Result<SetOptions, ReplyErro
     Ok(SetOptions { must_exist, then, pairs })
 }
 
+/// The arguments that are fields and values: `FIELDS` stands at `at`, then how many pairs follow.
 fn pairs(cx: &mut Cx<'_>, args: Args<'_>, at: usize) -> Result<Range<usize>, ReplyError> {
-    if at + 1 >= args.len() || !args.get(at).eq_ignore_ascii_case(b"FIELDS") {
-        return Err(NO_FIELDS);
+    const PAIRS_MAX: i64 = i32::MAX as i64;
+    let rest = args.len() - at.min(args.len());
+    if rest < 4 {
+        return Err(wrong_arity(cx));
     }
-    const NO_NUMBER: ReplyError = ReplyError::Text("ERR invalid number of fields");
-    let count = number::parse_i64(args.get(at + 1)).and_then(|n| usize::try_from(n).ok());
-    let count = count.filter(|n| *n > 0).ok_or(NO_NUMBER)?;
-    if count.checked_mul(2) != Some(args.len() - at - 2) {
+    let count = number::parse_i64(args.get(at + 1)).filter(|n| (1..=PAIRS_MAX).contains(n));
+    let count = count.ok_or(ReplyError::Text("ERR invalid number of fields"))?;
+    if 2 * count as usize != rest - 2 {
         return Err(wrong_arity(cx));
     }
     Ok(at + 2..args.len())
