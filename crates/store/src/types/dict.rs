@@ -48,7 +48,7 @@ fn prefix_of(hash: u64, depth: u8) -> u32 {
 }
 
 /// The table of a large map.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Table {
     /// Numbers of segments, by the first `depth` bits of a hash.
     directory: Vec<u32>,
@@ -56,6 +56,8 @@ struct Table {
     len: usize,
     /// Bytes that the segments own.
     segment_bytes: usize,
+    /// Bytes of the table itself, the directory and the list of segments.
+    frame_bytes: usize,
     /// No deadline is earlier; see [`Dict::settle`].
     soonest: u64,
     depth: u8,
@@ -104,7 +106,7 @@ impl Dict {
     pub fn bytes(&self) -> usize {
         match &self.0 {
             Repr::One(segment) => segment.bytes(),
-            Repr::Many(table) => class_size(size_of::<Table>()) + table.bytes(),
+            Repr::Many(table) => table.frame_bytes + table.segment_bytes,
         }
     }
 
@@ -117,28 +119,38 @@ impl Dict {
             Repr::One(segment) => segment,
             Repr::Many(table) => &table.segments[table.number(hash)],
         };
-        segment.find(tag_of(hash), key).map(|i| segment.get(i))
+        segment.find(tag_of(hash), key).map(|(_, record)| record)
     }
 
     /// Puts a record, in the place of the one of its key if there is one. Returns whether there was.
     #[inline]
     pub fn put(&mut self, record: Record<'_>) -> bool {
+        self.insert::<true>(record)
+    }
+
+    /// Puts a record, unless there is one of its key. Returns whether there was.
+    #[inline]
+    pub fn put_new(&mut self, record: Record<'_>) -> bool {
+        self.insert::<false>(record)
+    }
+
+    #[inline]
+    fn insert<const REPLACES: bool>(&mut self, record: Record<'_>) -> bool {
         let (hash, arena_len) = (hash_of(record.key), record.arena_len());
-        match &mut self.0 {
-            Repr::One(segment) => {
-                let old = segment.find(tag_of(hash), record.key);
-                if segment.live_bytes() + arena_len <= ARENA_TARGET {
-                    match old {
-                        Some(i) => segment.replace(i, record),
-                        None if segment.len() < ITEMS_MAX => segment.push(tag_of(hash), record),
-                        None => return self.grow().put(hash, arena_len, record),
-                    }
-                    return old.is_some();
-                }
-                self.grow().put(hash, arena_len, record)
+        let segment = match &mut self.0 {
+            Repr::One(segment) => segment,
+            Repr::Many(table) => return table.put::<REPLACES>(hash, arena_len, record),
+        };
+        let old = segment.find(tag_of(hash), record.key).map(|(i, _)| i);
+        match old {
+            Some(_) if !REPLACES => return true,
+            Some(i) if segment.live_bytes() + arena_len <= ARENA_TARGET => {
+                segment.replace(i, record);
             }
-            Repr::Many(table) => table.put(hash, arena_len, record),
+            None if has_room(segment, arena_len) => segment.push(tag_of(hash), record),
+            _ => return self.grow().put::<REPLACES>(hash, arena_len, record),
         }
+        old.is_some()
     }
 
     /// Makes a table of the one segment.
@@ -160,6 +172,7 @@ impl Dict {
         match &mut self.0 {
             Repr::One(segment) => {
                 let found = segment.find(tag_of(hash), key);
+                let found = found.map(|(i, _)| i);
                 if let Some(i) = found {
                     segment.remove(i);
                 }
@@ -252,12 +265,25 @@ impl Dict {
     }
 }
 
+impl Clone for Table {
+    fn clone(&self) -> Self {
+        let (directory, segments) = (self.directory.clone(), self.segments.clone());
+        let mut table = Table { directory, segments, ..*self };
+        table.measure_frame();
+        table
+    }
+}
+
 impl Table {
     /// A table of one segment.
     fn of(segment: Segment) -> Self {
         let (len, segment_bytes, soonest) = (segment.len(), segment.bytes(), segment.soonest());
         let (directory, segments) = (vec![0], vec![segment]);
-        Table { directory, segments, len, segment_bytes, soonest, depth: 0 }
+        let (frame_bytes, depth) = (0, 0);
+        let mut table =
+            Table { directory, segments, len, segment_bytes, frame_bytes, soonest, depth };
+        table.measure_frame();
+        table
     }
 
     /// The segment that keys of a hash belong to.
@@ -266,10 +292,11 @@ impl Table {
         self.directory[prefix_of(hash, self.depth) as usize] as usize
     }
 
-    fn bytes(&self) -> usize {
+    /// Keeps the account of what changes with the number of segments only.
+    fn measure_frame(&mut self) {
         let directory = class_size(self.directory.capacity() * size_of::<u32>());
         let segments = class_size(self.segments.capacity() * size_of::<Segment>());
-        directory + segments + self.segment_bytes
+        self.frame_bytes = class_size(size_of::<Table>()) + directory + segments;
     }
 
     /// Changes a segment and keeps the account.
@@ -283,13 +310,21 @@ impl Table {
         result
     }
 
-    fn put(&mut self, hash: u64, arena_len: usize, record: Record<'_>) -> bool {
+    fn put<const REPLACES: bool>(
+        &mut self,
+        hash: u64,
+        arena_len: usize,
+        record: Record<'_>,
+    ) -> bool {
         self.soonest = self.soonest.min(record.deadline.unwrap_or(u64::MAX));
         let mut was_there = false;
         loop {
             let number = self.number(hash);
             let segment = &self.segments[number];
-            if let Some(i) = segment.find(tag_of(hash), record.key) {
+            if let Some((i, _)) = segment.find(tag_of(hash), record.key) {
+                if !REPLACES {
+                    return true;
+                }
                 if segment.live_bytes() + arena_len <= ARENA_TARGET {
                     self.edit(number, |segment| segment.replace(i, record));
                     return true;
@@ -308,7 +343,7 @@ impl Table {
 
     fn remove(&mut self, hash: u64, key: &[u8]) -> bool {
         let number = self.number(hash);
-        let Some(i) = self.segments[number].find(tag_of(hash), key) else { return false };
+        let Some((i, _)) = self.segments[number].find(tag_of(hash), key) else { return false };
         self.edit(number, |segment| segment.remove(i));
         if self.segments[number].len() < ITEMS_MAX / 4 {
             self.merge(number);
@@ -353,6 +388,7 @@ impl Table {
         }
         self.segments[number] = lower;
         self.segments.push(upper);
+        self.measure_frame();
     }
 
     /// Joins a segment with its other half, if both are sparse.
@@ -397,6 +433,7 @@ impl Table {
         if self.directory.len() > 8 * len && len.is_multiple_of(len / 8 + 1) {
             self.shrink_directory();
         }
+        self.measure_frame();
     }
 
     fn shrink_directory(&mut self) {

@@ -261,19 +261,23 @@ impl Segment {
         (0..self.len()).map(|i| self.get(i))
     }
 
-    /// The number of the record with a key.
+    /// The record with a key, and its number.
     #[inline]
-    pub(super) fn find(&self, tag: u8, key: &[u8]) -> Option<usize> {
+    pub(super) fn find(&self, tag: u8, key: &[u8]) -> Option<(usize, Record<'_>)> {
         const LOW: u64 = 0x0101_0101_0101_0101;
         let pattern = u64::from(tag) * LOW;
-        for start in (0..self.len()).step_by(8) {
-            // The slots that follow the tags make the last eight whole.
-            let word = u64::from_le_bytes(*self.data[start..].first_chunk()?) ^ pattern;
+        // The slots that follow the tags make the last eight whole.
+        let (words, _) = self.data[..self.len().next_multiple_of(8)].as_chunks::<8>();
+        for (n, word) in words.iter().enumerate() {
+            let word = u64::from_le_bytes(*word) ^ pattern;
             let mut hits = word.wrapping_sub(LOW) & !word & (LOW << 7);
             while hits != 0 {
-                let i = start + hits.trailing_zeros() as usize / 8;
-                if i < self.len() && self.get(i).key == key {
-                    return Some(i);
+                let i = 8 * n + hits.trailing_zeros() as usize / 8;
+                if i < self.len() {
+                    let record = self.get(i);
+                    if record.key == key {
+                        return Some((i, record));
+                    }
                 }
                 hits &= hits - 1;
             }
@@ -454,7 +458,7 @@ mod tests {
         for (i, (key, value, deadline)) in model.iter().enumerate() {
             let record = Record { key, value, deadline: *deadline };
             assert_eq!(segment.get(i), record);
-            assert_eq!(segment.find(key.len() as u8, key), Some(i));
+            assert_eq!(segment.find(key.len() as u8, key), Some((i, record)));
         }
         let soonest = model.iter().filter_map(|(_, _, deadline)| *deadline).min();
         assert_eq!(segment.soonest(), soonest.unwrap_or(u64::MAX));
@@ -482,7 +486,7 @@ mod tests {
                 let deadline = (kind % 2 == 0).then_some(1000 - n as u64);
                 let record = Record { key: &key, value: &value, deadline };
                 let tag = key.len() as u8;
-                match (segment.find(tag, &key), kind) {
+                match (segment.find(tag, &key).map(|(i, _)| i), kind) {
                     (Some(i), 0..4) => {
                         segment.remove(i);
                         model.remove(i);

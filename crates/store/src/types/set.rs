@@ -251,13 +251,12 @@ impl Set {
             }
             let mut dict = Dict::default();
             self.each(|member| {
-                dict.put(record(member));
+                dict.put_new(record(member));
             });
             self.0 = Repr::Members(dict);
         }
         match &mut self.0 {
-            // One look-up: that a member is put again changes nothing.
-            Repr::Members(dict) => !dict.put(record(member)),
+            Repr::Members(dict) => !dict.put_new(record(member)),
             Repr::Ints(_) => false,
         }
     }

@@ -26,6 +26,10 @@ fn check(dict: &Dict, model: &Model) {
     if let Repr::Many(table) = &dict.0 {
         let recount: usize = table.segments.iter().map(Segment::bytes).sum();
         assert_eq!(table.segment_bytes, recount, "accounting is exact");
+        let list = class_size(table.segments.capacity() * size_of::<Segment>());
+        let directory = class_size(table.directory.capacity() * size_of::<u32>());
+        let frame = class_size(size_of::<Table>()) + list + directory;
+        assert_eq!(table.frame_bytes, frame, "accounting is exact");
         for (number, segment) in table.segments.iter().enumerate() {
             assert!(table.entries_of(segment).all(|i| table.directory[i] as usize == number));
             let depth = segment.depth;
