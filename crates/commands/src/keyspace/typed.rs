@@ -168,9 +168,9 @@ impl Keys<'_> {
     /// A collection that this command has read: to look at several at once.
     #[must_use]
     pub fn seen<T: Collection>(&self, key: &[u8]) -> Option<&T> {
-        let at = self.keyspace.locate(key);
-        let db = self.seen_shard(at.partition)?.db(self.db)?;
-        db.get(Key::new(key, at.hash))?.object().and_then(T::of)
+        let (partition, hash) = self.keyspace.place_and_hash(key);
+        let db = self.seen_shard(partition)?.db(self.db)?;
+        db.get(Key::new(key, hash))?.object().and_then(T::of)
     }
 
     /// Changes a collection; see the module's text.
