@@ -7,6 +7,7 @@
 //! as an effect in one place.
 
 mod dbs;
+mod due;
 mod history;
 mod typed;
 
@@ -20,8 +21,8 @@ use hypercache_protocol::slot::{SLOTS, SlotFinder, slot_of};
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::{
-    CoreCell, Db, Due, EntryRef, Hint, Key, Live, Payload, Removed, Ttl, Was,
-    prefetch_ends_to_write, prefetch_value,
+    CoreCell, Db, EntryRef, Hint, Key, Live, Payload, Removed, Ttl, Was, prefetch_ends_to_write,
+    prefetch_value,
 };
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -112,36 +113,6 @@ impl Shard {
                 None
             }
         }
-    }
-
-    /// Removes keys and fields of hashes whose time is past. Returns how many hints and fields were
-    /// looked at (fewer than `max`: nothing more is due, see [`Db::expire_due`]) and how many keys went.
-    pub fn expire_due(&mut self, now_ms: u64, max: usize) -> (usize, usize) {
-        let (mut looked, mut gone) = (0, 0);
-        self.is_changed = true;
-        let Shard { dbs, history, due_within, hasher, .. } = self;
-        for (i, db) in dbs.iter_mut() {
-            looked += db.expire_due(now_ms, max.saturating_sub(looked), &mut |due| match due {
-                Due::Key(removed) => {
-                    gone += 1;
-                    history.record_expired(i, removed);
-                }
-                Due::Within(key) => due_within.push((i, Box::from(key))),
-            });
-        }
-        while looked < max
-            && let Some((i, bytes)) = due_within.last()
-        {
-            let key = Key::new(bytes, hasher.hash(bytes));
-            let fields = dbs
-                .get_mut(*i)
-                .map_or(0, |db| typed::expire_fields(db, history, (*i, key), now_ms, max - looked));
-            looked += fields;
-            if looked < max {
-                due_within.pop();
-            }
-        }
-        (looked, gone)
     }
 
     /// Removes a key at random from any database; returns whether there was one.

@@ -24,9 +24,9 @@ pub mod wire;
 pub use hash::{Hash, HashDone, HashOp};
 pub use list::{List, ListOp};
 pub use packed::{Digits, Item, Packed};
-pub use stream::{Stream, StreamId, StreamOp};
 pub use segment::Record;
 pub use set::{Set, SetOp};
+pub use stream::{Stream, StreamId, StreamOp};
 
 use std::sync::atomic::AtomicUsize;
 
