@@ -7,6 +7,7 @@
 use crate::keyspace::PARTITIONS;
 use crate::shared::Shared;
 use hypercache_stdx::{number, size};
+use hypercache_store::types::LIMITS;
 use parking_lot::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -273,6 +274,27 @@ pub const SETTINGS: &[Setting] = &[
         "yes",
         at_start,
         "Whether FLUSHALL and FLUSHDB without ASYNC or SYNC free in the background.",
+    ),
+    live(
+        "hash-max-listpack-entries",
+        Kind::Int(0, i64::MAX),
+        "512",
+        |_, v| LIMITS.hash_entries.store(int(v) as usize, Relaxed),
+        "Fields up to which OBJECT ENCODING calls a hash a listpack; memory and speed are the same.",
+    ),
+    live(
+        "hash-max-listpack-value",
+        Kind::Int(0, i64::MAX),
+        "64",
+        |_, v| LIMITS.hash_value.store(int(v) as usize, Relaxed),
+        "Bytes of fields and values up to which OBJECT ENCODING calls a hash a listpack.",
+    ),
+    live(
+        "set-max-intset-entries",
+        Kind::Int(0, 1 << 16),
+        "512",
+        |_, v| LIMITS.set_ints.store(int(v) as usize, Relaxed),
+        "Members up to which a set of integers is a sorted array, the smallest form.",
     ),
     live(
         "loglevel",

@@ -157,17 +157,22 @@ impl Cursor {
     }
 }
 
+/// What a walk is asked for.
 #[derive(Debug)]
-struct ScanOptions<'a> {
-    count: u64,
-    pattern: Option<&'a [u8]>,
+pub(crate) struct ScanOptions<'a> {
+    /// About how many.
+    pub(crate) count: u64,
+    /// Which ones.
+    pub(crate) pattern: Option<&'a [u8]>,
     /// The type asked for; `Some(None)` is one that does not exist.
     kind: Option<Option<Kind>>,
 }
 
-fn parse_scan(args: Args<'_>) -> Result<ScanOptions<'_>, ReplyError> {
+/// Reads the options of a walk, which begin with argument `first`. Only a walk over keys, where that
+/// is 2, goes by type.
+pub(crate) fn parse_scan(args: Args<'_>, first: usize) -> Result<ScanOptions<'_>, ReplyError> {
     let mut o = ScanOptions { count: 10, pattern: None, kind: None };
-    for i in (2..args.len()).step_by(2) {
+    for i in (first..args.len()).step_by(2) {
         let word = args.get(i).to_ascii_uppercase();
         if i + 1 >= args.len() {
             return Err(ReplyError::Syntax);
@@ -179,7 +184,7 @@ fn parse_scan(args: Args<'_>) -> Result<ScanOptions<'_>, ReplyError> {
                 o.count = u64::try_from(count).ok().filter(|n| *n > 0).ok_or(ReplyError::Syntax)?;
             }
             b"MATCH" => o.pattern = (value != b"*").then_some(value),
-            b"TYPE" => o.kind = Some(Kind::from_name(value)),
+            b"TYPE" if first == 2 => o.kind = Some(Kind::from_name(value)),
             _ => return Err(ReplyError::Syntax),
         }
     }
@@ -188,7 +193,7 @@ fn parse_scan(args: Args<'_>) -> Result<ScanOptions<'_>, ReplyError> {
 
 /// Reads a cursor as C's `strtoul` does, save for leading space: nothing is 0, and a minus negates
 /// modulo 2^64. Any number is a place to go on from.
-fn parse_cursor(text: &[u8]) -> Option<u64> {
+pub(crate) fn parse_cursor(text: &[u8]) -> Option<u64> {
     let (is_negative, digits) = match text {
         [] => return Some(0),
         [b'-', digits @ ..] => (true, digits),
@@ -207,7 +212,7 @@ const LOOKS_PER_KEY: u64 = 10;
 
 fn scan(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let start = parse_cursor(args.get(1)).ok_or(ReplyError::Text("ERR invalid cursor"))?;
-    let options = parse_scan(args)?;
+    let options = parse_scan(args, 2)?;
     let (db, now_ms) = (cx.keys.db, cx.keys.now_ms);
     let mut found: Vec<Vec<u8>> = Vec::new();
     let (mut seen, mut looks) = (0, options.count.saturating_mul(LOOKS_PER_KEY));

@@ -153,7 +153,7 @@ impl TimeUnit {
     }
 
     /// A time of this unit in milliseconds since the epoch; `None` when it overflows.
-    fn to_millis(self, time: i64, now_ms: u64) -> Option<i64> {
+    pub(crate) fn to_millis(self, time: i64, now_ms: u64) -> Option<i64> {
         let is_seconds = matches!(self, TimeUnit::Seconds | TimeUnit::UnixSeconds);
         let millis = time.checked_mul(if is_seconds { 1000 } else { 1 })?;
         millis.checked_add(if self.is_absolute() { 0 } else { now_ms as i64 })
@@ -161,7 +161,7 @@ impl TimeUnit {
 }
 
 /// Answers that a time is out of range, with the command's name as Redis does.
-fn invalid(cx: &mut Cx<'_>) -> ReplyError {
+pub(crate) fn invalid(cx: &mut Cx<'_>) -> ReplyError {
     let name = &cx.entry.full_name;
     cx.reply.error(format!("ERR invalid expire time in '{name}' command").as_bytes());
     ReplyError::Written
@@ -196,7 +196,7 @@ fn pexpireat(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 
 /// When a new deadline may replace the old one.
 #[derive(Debug, Default)]
-struct Condition {
+pub(crate) struct Condition {
     nx: bool,
     xx: bool,
     gt: bool,
@@ -207,17 +207,11 @@ impl Condition {
     fn parse(cx: &mut Cx<'_>, args: Args<'_>) -> Result<Self, ReplyError> {
         let mut c = Condition::default();
         for word in args.iter_from(3) {
-            match word.to_ascii_uppercase().as_slice() {
-                b"NX" => c.nx = true,
-                b"XX" => c.xx = true,
-                b"GT" => c.gt = true,
-                b"LT" => c.lt = true,
-                _ => {
-                    // Redis prints it as a C string.
-                    let shown = word.split(|&b| b == 0).next().unwrap_or_default();
-                    cx.reply.error(&[b"ERR Unsupported option ", shown].concat());
-                    return Err(ReplyError::Written);
-                }
+            if !c.add(word) {
+                // Redis prints it as a C string.
+                let shown = word.split(|&b| b == 0).next().unwrap_or_default();
+                cx.reply.error(&[b"ERR Unsupported option ", shown].concat());
+                return Err(ReplyError::Written);
             }
         }
         if c.nx && (c.xx || c.gt || c.lt) {
@@ -233,8 +227,20 @@ impl Condition {
         Ok(c)
     }
 
+    /// Adds what a word demands; returns whether it is such a word.
+    pub(crate) fn add(&mut self, word: &[u8]) -> bool {
+        match word.to_ascii_uppercase().as_slice() {
+            b"NX" => self.nx = true,
+            b"XX" => self.xx = true,
+            b"GT" => self.gt = true,
+            b"LT" => self.lt = true,
+            _ => return false,
+        }
+        true
+    }
+
     /// A key without deadline counts as one that lives longest.
-    fn holds(&self, old: Option<u64>, new: i64) -> bool {
+    pub(crate) fn holds(&self, old: Option<u64>, new: i64) -> bool {
         let is_later = old.is_some_and(|old| new > old as i64);
         let is_earlier = old.is_none_or(|old| new < old as i64);
         !(self.nx && old.is_some()

@@ -7,6 +7,7 @@
 //! as an effect in one place.
 
 mod dbs;
+mod due;
 mod history;
 mod items;
 mod typed;
@@ -57,12 +58,15 @@ pub struct Shard {
     reported_bytes: usize,
     /// Whether something was written or removed since.
     is_changed: bool,
+    /// Keys of hashes with fields that are due, by database: the last one is being worked on.
+    due_within: Vec<(u8, Box<[u8]>)>,
 }
 
 impl Shard {
     fn new(hasher: KeyHasher) -> Self {
         let dbs = Dbs::default();
-        Shard { hasher, dbs, history: History::default(), reported_bytes: 0, is_changed: false }
+        let (history, due_within) = (History::default(), Vec::new());
+        Shard { hasher, dbs, history, reported_bytes: 0, is_changed: false, due_within }
     }
 
     /// Database `i`, if it ever held a key.
@@ -121,21 +125,6 @@ impl Shard {
                 None
             }
         }
-    }
-
-    /// Removes keys whose time is past. Returns how many hints were looked at (fewer than `max`:
-    /// nothing more is due, see [`Db::expire_due`]) and how many keys went.
-    pub fn expire_due(&mut self, now_ms: u64, max: usize) -> (usize, usize) {
-        let (mut looked, mut gone) = (0, 0);
-        self.is_changed = true;
-        let Shard { dbs, history, .. } = self;
-        for (i, db) in dbs.iter_mut() {
-            looked += db.expire_due(now_ms, max.saturating_sub(looked), &mut |removed| {
-                gone += 1;
-                history.record_expired(i, removed);
-            });
-        }
-        (looked, gone)
     }
 
     /// Removes a key at random from any database; returns whether there was one.
@@ -464,6 +453,17 @@ impl<'a> Keys<'a> {
             _ => {
                 let at = self.many.binary_search_by_key(&partition, |(p, _)| *p);
                 &mut self.many[at.expect("a command touches declared keys only")].1
+            }
+        }
+    }
+
+    /// A partition that is held, for reading.
+    fn seen_shard(&self, partition: u16) -> Option<&Shard> {
+        match &self.one {
+            Some(one) if one.at.partition == partition => Some(&one.shard),
+            _ => {
+                let at = self.many.binary_search_by_key(&partition, |(p, _)| *p).ok()?;
+                Some(&self.many[at].1)
             }
         }
     }

@@ -410,6 +410,10 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::bitfield::COMMANDS,
     crate::list::COMMANDS,
     crate::list_pop::COMMANDS,
+    crate::set::COMMANDS,
+    crate::set_algebra::COMMANDS,
+    crate::hash::COMMANDS,
+    crate::hash_expire::COMMANDS,
     crate::hyperloglog::COMMANDS,
     crate::stream::COMMANDS,
     crate::stream_read::COMMANDS,
@@ -467,11 +471,16 @@ pub struct Recent {
     /// Length of the name, which no name has before the first one is found.
     len: u32,
     entry: &'static Entry,
+    /// The one with a longer name that was found last, and how that was spelt.
+    long: Option<(Spelling, &'static Entry)>,
 }
+
+/// The first eight and the last eight bytes of a name, and its length: all of a name up to 16.
+type Spelling = (u64, u64, usize);
 
 impl Default for Recent {
     fn default() -> Self {
-        Recent { word: 0, mask: 0, len: u32::MAX, entry: unknown() }
+        Recent { word: 0, mask: 0, len: u32::MAX, entry: unknown(), long: None }
     }
 }
 
@@ -489,12 +498,29 @@ impl Recent {
 
     #[inline(never)]
     fn get_another(&mut self, name: &[u8]) -> Option<&'static Entry> {
+        if (9..=16).contains(&name.len()) {
+            return self.get_long(name);
+        }
         let entry = table().get(name)?;
         if name.len() <= size_of::<u64>() {
             let mask = UPPER_CASE.unbounded_shr(u64::BITS - 8 * name.len() as u32);
-            *self = Recent { word: folded_word(name), mask, len: name.len() as u32, entry };
+            (self.word, self.mask) = (folded_word(name), mask);
+            (self.len, self.entry) = (name.len() as u32, entry);
         }
         Some(entry)
+    }
+
+    fn get_long(&mut self, name: &[u8]) -> Option<&'static Entry> {
+        let (start, end) = (&name[..8], &name[name.len() - 8..]);
+        let spelling = (load_short(start), load_short(end), name.len());
+        match self.long {
+            Some((recent, entry)) if recent == spelling => Some(entry),
+            _ => {
+                let entry = table().get(name)?;
+                self.long = Some((spelling, entry));
+                Some(entry)
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! backup and a restore will rest on.
 
 use hypercache_commands::config::Config;
+use hypercache_commands::keyspace::PARTITIONS;
 use hypercache_commands::testing::Harness;
 use hypercache_commands::testing::replay::{KEEP_ALL, dataset, replay};
 use proptest::prelude::*;
@@ -41,6 +42,26 @@ fn any_command() -> impl Strategy<Value = String> {
         2 => (key(), word()).prop_map(|(k, v)| format!("LPUSH {k} {v}")),
         2 => (key(), n()).prop_map(|(k, n)| format!("LPOP {k} {n}")),
         1 => key().prop_map(|k| format!("RPOP {k}")),
+        3 => (key(), n(), word()).prop_map(|(k, n, v)| format!("SADD {k} {n} {v} 7")),
+        1 => (key(), n()).prop_map(|(k, n)| format!("SREM {k} {n} 7")),
+        1 => (key(), n()).prop_map(|(k, n)| format!("SPOP {k} {n}")),
+        1 => (key(), key(), n()).prop_map(|(a, b, n)| format!("SMOVE {a} {b} {n}")),
+        2 => (key(), key(), key(), 0usize..3).prop_map(|(a, b, c, i)| {
+            format!("S{}STORE {a} {b} {c}", ["INTER", "UNION", "DIFF"][i])
+        }),
+        3 => (key(), n(), word()).prop_map(|(k, n, v)| format!("HSET {k} {n} {v} f 1")),
+        1 => (key(), n(), word()).prop_map(|(k, n, v)| format!("HSETNX {k} {n} {v}")),
+        1 => (key(), n()).prop_map(|(k, n)| format!("HDEL {k} {n} f")),
+        1 => (key(), n()).prop_map(|(k, n)| format!("HINCRBY {k} f {n}")),
+        1 => (key(), word()).prop_map(|(k, v)| format!("HINCRBYFLOAT {k} f {v}")),
+        2 => (key(), n(), n()).prop_map(|(k, n, f)| format!("HPEXPIRE {k} {n} FIELDS 2 f {f}")),
+        1 => (key(), n()).prop_map(|(k, n)| format!("HPERSIST {k} FIELDS 2 f {n}")),
+        1 => (key(), n(), word()).prop_map(|(k, n, v)| format!(
+            "HSETEX {k} PX {n} FIELDS 2 f {v} {n} x"
+        )),
+        1 => (key(), n()).prop_map(|(k, n)| format!("HGETEX {k} PX {n} FIELDS 1 f")),
+        1 => (key(), n()).prop_map(|(k, n)| format!("HGETDEL {k} FIELDS 1 {n}")),
+        1 => Just("expire".to_owned()),
         2 => (key(), word(), n()).prop_map(|(k, v, n)| format!("PFADD {k} {v} {n}")),
         1 => key().prop_map(|k| format!("PFCOUNT {k}")),
         1 => (key(), key()).prop_map(|(a, b)| format!("PFMERGE {a} {b}")),
@@ -74,6 +95,15 @@ fn any_command() -> impl Strategy<Value = String> {
     ]
 }
 
+/// What the workers do of themselves.
+fn expire(harness: &Harness) {
+    for partition in 0..PARTITIONS as u16 {
+        let mut shard = harness.shared.keyspace.lock(partition);
+        shard.expire_due(harness.worker.now_ms, 2);
+        harness.worker.stats.add_bytes(shard.take_bytes_delta());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -85,11 +115,13 @@ proptest! {
         for command in &commands {
             match command.strip_prefix("pass ") {
                 Some(ms) => harness.worker.now_ms += ms.parse::<u64>().expect("a number"),
+                None if command == "expire" => expire(&harness),
                 None => {
                     harness.run(command);
                 }
             }
         }
         prop_assert_eq!(replay(&harness), dataset(&harness), "after {:#?}", commands);
+        prop_assert_eq!(harness.shared.bytes_used(), harness.bytes_there());
     }
 }

@@ -5,6 +5,7 @@
 //! deadline, as in Redis. Nothing here looks at a clock or removes an expired key by itself: the
 //! caller decides, because a removal is an effect that must be reported.
 
+use crate::found::{Due, EntryRef, Live, Removed, Use, Was};
 use crate::mark::Mark;
 use crate::mem::entry::{Blob, EntryPtr, INLINE_MAX, OwnedEntry};
 use crate::table::{Core, Hint, Place, Table};
@@ -64,192 +65,6 @@ pub enum Ttl {
     At(u64),
 }
 
-/// A live entry, borrowed from its database.
-#[derive(Clone, Copy)]
-pub struct EntryRef<'a> {
-    entry: EntryPtr,
-    borrow: std::marker::PhantomData<&'a Db>,
-}
-
-impl std::fmt::Debug for EntryRef<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "EntryRef({} bytes)", self.bytes_used())
-    }
-}
-
-impl<'a> EntryRef<'a> {
-    fn new(entry: EntryPtr) -> Self {
-        EntryRef { entry, borrow: std::marker::PhantomData }
-    }
-
-    /// The key.
-    #[must_use]
-    pub fn key(&self) -> &'a [u8] {
-        self.entry.key()
-    }
-
-    /// The type of the value.
-    #[inline]
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        self.entry.kind()
-    }
-
-    /// The value, of a key that holds no string.
-    #[inline]
-    #[must_use]
-    pub fn object(&self) -> Option<&'a Object> {
-        self.entry.object()
-    }
-
-    /// The value's bytes, of a key that holds a string.
-    #[inline]
-    #[must_use]
-    pub fn value(&self) -> &'a [u8] {
-        self.entry.value()
-    }
-
-    /// Whether the value has a buffer of its own.
-    #[inline]
-    #[must_use]
-    pub fn is_blob(&self) -> bool {
-        self.entry.is_external()
-    }
-
-    /// The value's buffer, when it has one of its own, shared.
-    #[inline]
-    #[must_use]
-    pub fn blob(&self) -> Option<Arc<Blob>> {
-        self.entry.blob()
-    }
-
-    /// The string as something that can be stored again.
-    #[must_use]
-    pub fn payload(&self) -> Payload<'a> {
-        match self.blob() {
-            Some(blob) => Payload::Blob(blob),
-            None => Payload::Slice(self.value()),
-        }
-    }
-
-    /// When the key expires, in milliseconds since the epoch.
-    #[inline]
-    #[must_use]
-    pub fn deadline(&self) -> Option<u64> {
-        self.entry.deadline()
-    }
-
-    /// Whether the key's time is past.
-    #[inline]
-    #[must_use]
-    pub fn is_expired(&self, now_ms: u64) -> bool {
-        self.deadline().is_some_and(|at| now_ms > at)
-    }
-
-    /// What the memcached protocol keeps of it.
-    #[inline]
-    #[must_use]
-    pub fn mark(&self) -> Mark {
-        self.entry.mark()
-    }
-
-    /// Whether the value was edited in place, which Redis shows as encoding `raw`.
-    #[must_use]
-    pub fn is_raw(&self) -> bool {
-        self.entry.is_raw()
-    }
-
-    /// When the key was last used, in seconds of the server's clock.
-    #[must_use]
-    pub fn access(&self) -> u32 {
-        self.entry.access()
-    }
-
-    /// Bytes that the entry takes.
-    #[must_use]
-    pub fn bytes_used(&self) -> usize {
-        self.entry.bytes_used()
-    }
-}
-
-/// What was known of an item's use before it was used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Use {
-    /// When it was last used, in seconds of the server's clock.
-    pub access: u32,
-    /// Whether a memcached client read it.
-    pub is_fetched: bool,
-}
-
-/// What [`Db::get_live`] found.
-#[derive(Debug)]
-pub enum Live<'a> {
-    /// The entry.
-    Is(EntryRef<'a>),
-    /// There is none.
-    Missing,
-    /// There was one, which is taken out because its time is past.
-    Expired(Removed),
-}
-
-/// An entry that left its database. Dropping it frees it, on whichever thread that happens.
-pub struct Removed(OwnedEntry);
-
-impl std::fmt::Debug for Removed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Removed({} bytes)", self.bytes_used())
-    }
-}
-
-impl Removed {
-    /// The key.
-    #[must_use]
-    pub fn key(&self) -> &[u8] {
-        self.0.entry().key()
-    }
-
-    /// Takes the value out, of a key that held no string.
-    #[must_use]
-    pub fn take_object(&mut self) -> Option<Box<Object>> {
-        self.0.entry().take_object()
-    }
-
-    /// The string as something that can be stored again.
-    #[must_use]
-    pub fn payload(&self) -> Payload<'_> {
-        EntryRef::new(self.0.entry()).payload()
-    }
-
-    /// When the key was to expire.
-    #[must_use]
-    pub fn deadline(&self) -> Option<u64> {
-        self.0.entry().deadline()
-    }
-
-    /// Whether the value was edited in place.
-    #[must_use]
-    pub fn is_raw(&self) -> bool {
-        self.0.entry().is_raw()
-    }
-
-    /// Bytes that are freed when this is dropped.
-    #[must_use]
-    pub fn bytes_used(&self) -> usize {
-        self.0.entry().bytes_used()
-    }
-}
-
-/// What was under a key before something was stored there.
-#[derive(Debug)]
-pub enum Was {
-    /// Nothing.
-    Missing,
-    /// A value that the new one was written over.
-    Overwritten,
-    /// This.
-    Replaced(Removed),
-}
-
 /// See the module's text. The table comes first, so that it is on the same cache line as the start.
 #[repr(C)]
 pub struct Db {
@@ -257,6 +72,8 @@ pub struct Db {
     wheel: Wheel,
     /// Keys that have a deadline.
     expires: usize,
+    /// Keys that hold something with a deadline of its own, as a field of a hash.
+    timed: usize,
     entry_bytes: usize,
 }
 
@@ -270,7 +87,13 @@ impl Db {
     /// An empty database at the time `now_ms`.
     #[must_use]
     pub fn new(hasher: KeyHasher, now_ms: u64) -> Self {
-        Db { table: Table::new(hasher), wheel: Wheel::new(now_ms), expires: 0, entry_bytes: 0 }
+        Db {
+            table: Table::new(hasher),
+            wheel: Wheel::new(now_ms),
+            expires: 0,
+            timed: 0,
+            entry_bytes: 0,
+        }
     }
 
     /// The part that may be prefetched from without the lock.
@@ -422,11 +245,31 @@ impl Db {
     ) -> Option<R> {
         let entry = self.table.find(key)?.entry();
         let object = entry.object_mut()?;
-        let before = object.bytes();
+        let (before, soonest) = (object.bytes(), object.next_deadline());
         let result = f(object);
         self.entry_bytes = self.entry_bytes + object.bytes() - before;
         entry.set_access(seconds);
+        self.index_object(key.hash, entry, soonest);
         Some(result)
+    }
+
+    /// Sees to it that an entry is looked at when something that its object holds is due; `before` is
+    /// when that was before a change.
+    #[inline]
+    fn index_object(&mut self, hash: u64, entry: EntryPtr, before: Option<u64>) {
+        let soonest = next_deadline(entry);
+        if soonest == before {
+            return;
+        }
+        self.timed += usize::from(soonest.is_some());
+        self.timed -= usize::from(before.is_some());
+        let Some(at) = soonest else { return };
+        let hint_comes_in_time = entry.is_indexed() && before.is_some_and(|before| before <= at);
+        if !hint_comes_in_time {
+            entry.set_indexed(true);
+            self.wheel.add(hash, at);
+            self.bound_wheel();
+        }
     }
 
     fn insert(&mut self, key: Key<'_>, value: Payload<'_>, ttl: Ttl, seconds: u32, mark: Mark) {
@@ -443,6 +286,7 @@ impl Db {
         if let Some(at) = deadline {
             self.set_ttl_in_place(key.hash, entry, Ttl::At(at));
         }
+        self.index_object(key.hash, entry, None);
     }
 
     fn replace(
@@ -481,6 +325,8 @@ impl Db {
         } else if old.deadline().is_some() {
             self.expires -= 1;
         }
+        self.timed -= usize::from(next_deadline(old).is_some());
+        self.index_object(hash, entry, None);
         Removed(owned_old)
     }
 
@@ -511,16 +357,16 @@ impl Db {
 
     /// Stale hints may outnumber live ones only up to a bound; beyond it the wheel is made anew.
     fn bound_wheel(&mut self) {
-        let bound = 2 * self.expires + self.len() / 2 + 64;
+        let bound = 2 * (self.expires + self.timed) + self.len() / 2 + 64;
         if self.wheel.len() <= bound {
             return;
         }
         let mut wheel = self.wheel.emptied();
         let hashes = self.table.hasher();
         self.table.for_each(|entry| {
-            let deadline = entry.deadline();
-            entry.set_indexed(deadline.is_some());
-            if let Some(at) = deadline {
+            let wake = wake_at(entry);
+            entry.set_indexed(wake.is_some());
+            if let Some(at) = wake {
                 wheel.add(hashes.hash(entry.key()), at);
             }
         });
@@ -557,6 +403,7 @@ impl Db {
             (None, None) => OwnedEntry::inline(key.bytes, entry.value(), expiry, mark),
         };
         self.entry_bytes -= before - entry.bytes_used();
+        self.timed -= usize::from(next_deadline(copy.entry()).is_some());
         copy.entry().set_raw(entry.is_raw());
         copy.entry().set_access(entry.access());
         copy.entry().set_fetched(entry.is_fetched());
@@ -666,12 +513,14 @@ impl Db {
         let entry = owned.entry();
         self.entry_bytes -= entry.bytes_used();
         self.expires -= usize::from(entry.deadline().is_some());
+        self.timed -= usize::from(next_deadline(entry).is_some());
         Removed(owned)
     }
 
-    /// Removes up to `max` keys whose time is past at `now_ms`, handing each to `f`.
+    /// Removes up to `max` keys whose time is past at `now_ms`, handing each to `f`; hands `f` the keys
+    /// of objects that hold something whose time is past, for the caller to remove.
     /// Returns how many hints were looked at: fewer than `max` means that nothing more is due.
-    pub fn expire_due(&mut self, now_ms: u64, max: usize, f: &mut dyn FnMut(Removed)) -> usize {
+    pub fn expire_due(&mut self, now_ms: u64, max: usize, f: &mut dyn FnMut(Due<'_>)) -> usize {
         let mut due = Vec::new();
         // The wheel's tick lies after the deadline, so what it gives is past, not merely reached.
         self.wheel.take_due(now_ms, max, &mut due);
@@ -691,21 +540,25 @@ impl Db {
         due.len()
     }
 
-    fn look_at_hint(&mut self, hash: u64, now_ms: u64, f: &mut dyn FnMut(Removed)) {
+    fn look_at_hint(&mut self, hash: u64, now_ms: u64, f: &mut dyn FnMut(Due<'_>)) {
         // Two keys may share bucket and tag. Removing one may move the other, so look again.
         loop {
             let places = self.table.find_tagged(hash);
             let expired = places.iter().find(|p| EntryRef::new(p.entry()).is_expired(now_ms));
             let Some(&place) = expired else {
-                for place in places.iter().filter(|p| p.entry().is_indexed()) {
-                    match place.entry().deadline() {
+                for entry in places.iter().map(|p| p.entry()).filter(|entry| entry.is_indexed()) {
+                    if next_deadline(entry).is_some_and(|at| now_ms > at) {
+                        f(Due::Within(entry.key()));
+                    }
+                    // After something within was due, the next look finds out when more will be.
+                    match wake_at(entry) {
                         Some(at) => self.wheel.add_again(hash, at),
-                        None => place.entry().set_indexed(false),
+                        None => entry.set_indexed(false),
                     }
                 }
                 return;
             };
-            f(self.remove_place(hash, place));
+            f(Due::Key(self.remove_place(hash, place)));
         }
     }
 
@@ -724,6 +577,17 @@ impl Db {
     pub fn random(&self, random: impl FnMut(u64) -> u64) -> Option<EntryRef<'_>> {
         self.table.random(random).map(EntryRef::new)
     }
+}
+
+/// When something that an entry's object holds is due at the earliest.
+#[inline]
+fn next_deadline(entry: EntryPtr) -> Option<u64> {
+    entry.object()?.next_deadline()
+}
+
+/// When an entry must be looked at.
+fn wake_at(entry: EntryPtr) -> Option<u64> {
+    [entry.deadline(), next_deadline(entry)].into_iter().flatten().min()
 }
 
 /// The deadline of a key after a write, where it was `old`.

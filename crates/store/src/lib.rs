@@ -10,9 +10,11 @@ mod table;
 mod wheel;
 
 mod db;
+mod found;
 pub mod types;
 
-pub use db::{Db, EntryRef, Key, Live, Payload, Removed, Ttl, Use, Was};
+pub use db::{Db, Key, Payload, Ttl};
+pub use found::{Due, EntryRef, Live, Removed, Use, Was};
 pub use mark::Mark;
 pub use mem::class_size;
 pub use mem::entry::{Blob, INLINE_MAX};

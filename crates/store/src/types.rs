@@ -12,14 +12,42 @@
 //! To add a type: a row in `kinds!`, its file with the structure, `impl Collection`, and the form of its
 //! operations ([`Operation`]).
 
+pub mod dict;
+pub mod hash;
 pub mod list;
 pub mod packed;
+mod segment;
+pub mod set;
 pub mod stream;
 pub mod wire;
 
+pub use hash::{Hash, HashDone, HashOp};
 pub use list::{List, ListOp};
 pub use packed::{Digits, Item, Packed};
+pub use segment::Record;
+pub use set::{Set, SetOp};
 pub use stream::{Stream, StreamId, StreamOp};
+
+use std::sync::atomic::AtomicUsize;
+
+/// Up to where Redis would keep a collection in its small form; settings of the process.
+#[derive(Debug)]
+pub struct Limits {
+    /// Fields of a hash.
+    pub hash_entries: AtomicUsize,
+    /// Bytes of a field or value of a hash.
+    pub hash_value: AtomicUsize,
+    /// Members of a set of integers.
+    pub set_ints: AtomicUsize,
+}
+
+/// See [`Limits`]. One for the process, as what it is of is: a value is built the same wherever that
+/// happens. It changes names and order only, so a log that is replayed under others means the same.
+pub static LIMITS: Limits = Limits {
+    hash_entries: AtomicUsize::new(512),
+    hash_value: AtomicUsize::new(64),
+    set_ints: AtomicUsize::new(512),
+};
 
 /// A change of a collection in the form that the log keeps.
 pub trait Operation<'a>: Copy + Sized + std::fmt::Debug {
@@ -73,6 +101,11 @@ pub trait Collection: Held + Default + std::fmt::Debug {
 
     /// Calls `f` with operations that make this value out of an empty one.
     fn each_op(&self, f: &mut dyn FnMut(Self::Op<'_>));
+
+    /// A time before which nothing within it expires; `None` if nothing ever does.
+    fn next_deadline(&self) -> Option<u64> {
+        None
+    }
 }
 
 macro_rules! kinds {
@@ -166,6 +199,13 @@ macro_rules! kinds {
                 match self { $(Object::$variant(value) => Collection::encoding(value),)+ }
             }
 
+            /// See [`Collection::next_deadline`].
+            #[inline]
+            #[must_use]
+            pub fn next_deadline(&self) -> Option<u64> {
+                match self { $(Object::$variant(value) => Collection::next_deadline(value),)+ }
+            }
+
             /// Applies an operation in the log's form. Returns whether it was one of this type's.
             pub fn apply_encoded(&mut self, op: &[u8]) -> bool {
                 match self { $(Object::$variant(value) => apply_encoded(value, op),)+ }
@@ -207,6 +247,8 @@ macro_rules! kinds {
 
 kinds! {
     List = 1 "list",
+    Set = 2 "set",
+    Hash = 4 "hash",
     Stream = 5 "stream",
 }
 

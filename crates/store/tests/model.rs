@@ -2,8 +2,8 @@
 
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
-use hypercache_store::types::{Collection, Held, List, ListOp};
-use hypercache_store::{Db, EntryRef, Key, Mark, Payload, Ttl, Was};
+use hypercache_store::types::{Collection, Hash, HashOp, Held, List, ListOp, Object, Record};
+use hypercache_store::{Db, Due, EntryRef, Key, Mark, Payload, Ttl, Was};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ enum Step {
     SetMark { key: u16, mark: Mark },
     Push { key: u16, count: usize },
     SetList { key: u16, count: usize, ttl: Option<u64> },
+    Field { key: u16, field: u8, ttl: Option<u64> },
     Remove { key: u16 },
     Get { key: u16 },
     Expire { after_ms: u64, max: usize },
@@ -54,6 +55,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (key(), 1usize..50, proptest::option::of(after()))
             .prop_map(|(key, count, ttl)| Step::SetList { key, count, ttl }),
         2 => (key(), any_mark()).prop_map(|(key, mark)| Step::SetMark { key, mark }),
+        4 => (key(), any::<u8>(), proptest::option::of(after()))
+            .prop_map(|(key, field, ttl)| Step::Field { key: key % 40, field, ttl }),
         2 => key().prop_map(|key| Step::Remove { key }),
         2 => key().prop_map(|key| Step::Get { key }),
         1 => (1u64..3000, 1usize..200).prop_map(|(after_ms, max)| Step::Expire { after_ms, max }),
@@ -65,15 +68,20 @@ fn any_step() -> impl Strategy<Value = Step> {
 enum Value {
     String(Vec<u8>),
     List(Vec<Vec<u8>>),
+    Hash(BTreeMap<u8, Option<u64>>),
 }
 
 impl Value {
     fn of(entry: EntryRef<'_>) -> Value {
         match entry.object() {
             None => Value::String(entry.value().to_vec()),
-            Some(object) => {
-                let list = List::of(object).expect("there are lists only");
+            Some(Object::List(list)) => {
                 Value::List(list.iter().map(|item| item.to_vec()).collect())
+            }
+            Some(object) => {
+                let hash = Hash::of(object).expect("there are lists and hashes");
+                let field = |record: Record<'_>| (record.key[0], record.deadline);
+                Value::Hash(hash.iter_live(0).map(field).collect())
             }
         }
     }
@@ -111,6 +119,7 @@ impl Pair {
             Step::SetTtl { key, ttl } => self.set_ttl(&key_bytes(key), ttl),
             Step::Edit { key, len, at } => self.edit(&key_bytes(key), len, at),
             Step::Push { key, count } => self.push(&key_bytes(key), count),
+            Step::Field { key, field, ttl } => self.put_field(&key_bytes(key), field, ttl),
             Step::SetList { key, count, ttl } => self.set_list(&key_bytes(key), count, ttl),
             Step::SetMark { key, mark } => {
                 let bytes = key_bytes(key);
@@ -186,14 +195,59 @@ impl Pair {
         let items = self.items(count);
         let key = self.key(bytes);
         let push = self.db.edit_object(key, 4, |object| {
-            let list = List::of_mut(object).expect("there are lists only");
-            items.iter().for_each(|item| list.apply(ListOp::PushBack(item)));
+            List::of_mut(object).map(|list| {
+                items.iter().for_each(|item| list.apply(ListOp::PushBack(item)));
+            })
         });
         let model = self.model.keys.get_mut(bytes);
-        assert_eq!(push.is_some(), matches!(model, Some((Value::List(_), _))));
+        assert_eq!(push.flatten().is_some(), matches!(model, Some((Value::List(_), _))));
         if let Some((Value::List(list), _)) = model {
             list.extend(items);
         }
+        self.check_key(bytes);
+    }
+
+    fn put_field(&mut self, bytes: &[u8], field: u8, ttl: Option<u64>) {
+        let deadline = ttl.map(|after| self.now_ms + after);
+        let key = self.key(bytes);
+        let op = HashOp::Put(Record { key: &[field], value: b"v", deadline });
+        if !self.model.keys.contains_key(bytes) {
+            let mut hash = Hash::default();
+            hash.apply(op);
+            self.db.set_object(key, Box::new(hash.into_object()), Ttl::Clear, 5);
+            self.model.keys.insert(bytes.to_vec(), (Value::Hash(BTreeMap::new()), None));
+        }
+        self.db.edit_object(key, 5, |object| Hash::of_mut(object).map(|hash| hash.apply(op)));
+        if let Some((Value::Hash(fields), _)) = self.model.keys.get_mut(bytes) {
+            fields.insert(field, deadline);
+        }
+        self.check_key(bytes);
+    }
+
+    /// Removes what is due in a hash, as whoever is told of it does.
+    fn expire_fields(&mut self, bytes: &[u8]) {
+        let now_ms = self.now_ms;
+        let Some((Value::Hash(fields), _)) = self.model.keys.get_mut(bytes) else {
+            panic!("only hashes have something within")
+        };
+        let before = fields.len();
+        fields.retain(|_, deadline| deadline.is_none_or(|at| at >= now_ms));
+        let gone = before - fields.len();
+        let key = self.key(bytes);
+        let removed = self.db.edit_object(key, 5, |object| {
+            let hash = Hash::of_mut(object).expect("as above");
+            let mut due = Vec::new();
+            hash.fields().each_expired(now_ms, |record| {
+                due.push(record.key.to_vec());
+                true
+            });
+            for field in &due {
+                hash.apply(HashOp::Remove(field));
+            }
+            hash.settle();
+            due.len()
+        });
+        assert_eq!(removed, Some(gone));
         self.check_key(bytes);
     }
 
@@ -247,17 +301,27 @@ impl Pair {
     /// Whatever is removed was due; what is due for a tick or more is removed when there is room.
     fn expire(&mut self, after_ms: u64, max: usize) {
         self.now_ms += after_ms;
-        let mut gone = Vec::new();
-        let looked = self.db.expire_due(self.now_ms, max, &mut |e| gone.push(e.key().to_vec()));
+        let (mut gone, mut within) = (Vec::new(), Vec::new());
+        let looked = self.db.expire_due(self.now_ms, max, &mut |due| match due {
+            Due::Key(removed) => gone.push(removed.key().to_vec()),
+            Due::Within(key) => within.push(key.to_vec()),
+        });
         for key in gone {
             let (_, deadline) = self.model.keys.remove(&key).expect("it was there");
             self.model.marks.remove(&key);
             assert!(deadline.is_some_and(|at| at < self.now_ms), "it was not due");
         }
+        for key in within {
+            self.expire_fields(&key);
+        }
         const TICK_MS: u64 = 256;
         if looked < max {
             let late = |at: &Option<u64>| at.is_some_and(|at| at + TICK_MS < self.now_ms);
-            assert!(!self.model.keys.values().any(|(_, deadline)| late(deadline)), "left behind");
+            let is_late = |(value, deadline): &(Value, Option<u64>)| match value {
+                Value::Hash(fields) => late(deadline) || fields.values().any(late),
+                _ => late(deadline),
+            };
+            assert!(!self.model.keys.values().any(is_late), "left behind");
         }
     }
 

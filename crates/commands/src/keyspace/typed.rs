@@ -8,8 +8,8 @@
 use super::{History, Keys, discard};
 use crate::error::ReplyError;
 use hypercache_journal::{Change, Effect, Event};
-use hypercache_store::types::{Collection, Kind, Object, Operation};
-use hypercache_store::{EntryRef, Ttl, Was};
+use hypercache_store::types::{Collection, Hash, HashOp, Held, Kind, Object, Operation};
+use hypercache_store::{Db, EntryRef, Key, Ttl, Was};
 use std::ops::Deref;
 
 /// A collection that a command changes. What it holds is read as if this were the collection.
@@ -85,6 +85,45 @@ impl History {
     }
 }
 
+/// Removes up to `max` fields whose time is past from the hash of a key, and the key with the last.
+/// Returns how many fields went; fewer than `max` means that no more are due.
+pub(super) fn expire_fields(
+    db: &mut Db,
+    history: &mut History,
+    (number, key): (u8, Key<'_>),
+    now_ms: u64,
+    max: usize,
+) -> usize {
+    let Some(access) = db.get(key).map(|entry| entry.access()) else { return 0 };
+    let mut expire = |hash: &mut Hash| {
+        let mut due = Vec::new();
+        hash.fields().each_expired(now_ms, |record| {
+            due.push(record.key.to_vec());
+            due.len() < max
+        });
+        let (is_new, is_changed, key) = (false, false, key.bytes);
+        let mut editor = Editor { value: hash, history, db: number, key, is_new, is_changed };
+        for field in &due {
+            editor.apply(HashOp::Remove(field));
+        }
+        if !due.is_empty() {
+            editor.event(Event::HExpired);
+        }
+        if due.len() < max {
+            hash.settle();
+        }
+        (due.len(), hash.is_empty())
+    };
+    let done = db.edit_object(key, access, |object| Hash::of_mut(object).map(&mut expire));
+    let Some((fields, is_empty)) = done.flatten() else { return 0 };
+    if is_empty && fields > 0 {
+        db.remove(key).into_iter().for_each(discard);
+        let (change, event) = (Change::Del, Event::Del);
+        history.record(&Effect { db: number, key: key.bytes, change, event, is_new: false });
+    }
+    fields
+}
+
 /// An entry, if it is a string or missing.
 #[inline]
 fn only_string(entry: Option<EntryRef<'_>>) -> Result<Option<EntryRef<'_>>, ReplyError> {
@@ -124,6 +163,14 @@ impl Keys<'_> {
     #[inline]
     pub fn read_uncounted<T: Collection>(&mut self, key: &[u8]) -> Result<Option<&T>, ReplyError> {
         only(self.get_uncounted(key))
+    }
+
+    /// A collection that this command has read: to look at several at once.
+    #[must_use]
+    pub fn seen<T: Collection>(&self, key: &[u8]) -> Option<&T> {
+        let (partition, hash) = self.keyspace.place_and_hash(key);
+        let db = self.seen_shard(partition)?.db(self.db)?;
+        db.get(Key::new(key, hash))?.object().and_then(T::of)
     }
 
     /// Changes a collection; see the module's text.

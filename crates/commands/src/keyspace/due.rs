@@ -1,0 +1,36 @@
+//! What a partition does when times are past: keys go, and fields of hashes.
+
+use super::{Shard, typed};
+use hypercache_store::{Due, Key};
+
+impl Shard {
+    /// Removes keys and fields of hashes whose time is past. Returns how many hints and fields were
+    /// looked at (fewer than `max`: nothing more is due, see [`Db::expire_due`]) and how many keys went.
+    pub fn expire_due(&mut self, now_ms: u64, max: usize) -> (usize, usize) {
+        let (mut looked, mut gone) = (0, 0);
+        self.is_changed = true;
+        let Shard { dbs, history, due_within, hasher, .. } = self;
+        for (i, db) in dbs.iter_mut() {
+            looked += db.expire_due(now_ms, max.saturating_sub(looked), &mut |due| match due {
+                Due::Key(removed) => {
+                    gone += 1;
+                    history.record_expired(i, removed);
+                }
+                Due::Within(key) => due_within.push((i, Box::from(key))),
+            });
+        }
+        while looked < max
+            && let Some((i, bytes)) = due_within.last()
+        {
+            let key = Key::new(bytes, hasher.hash(bytes));
+            let fields = dbs
+                .get_mut(*i)
+                .map_or(0, |db| typed::expire_fields(db, history, (*i, key), now_ms, max - looked));
+            looked += fields;
+            if looked < max {
+                due_within.pop();
+            }
+        }
+        (looked, gone)
+    }
+}
