@@ -18,6 +18,7 @@ pub mod list;
 pub mod packed;
 mod segment;
 pub mod set;
+pub mod sorted_set;
 pub mod stream;
 pub mod wire;
 
@@ -26,6 +27,7 @@ pub use list::{List, ListOp};
 pub use packed::{Digits, Item, Packed};
 pub use segment::Record;
 pub use set::{Set, SetOp};
+pub use sorted_set::{Edge, SortedSet, SortedSetDone, SortedSetOp};
 pub use stream::{Stream, StreamId, StreamOp};
 
 use std::sync::atomic::AtomicUsize;
@@ -39,6 +41,10 @@ pub struct Limits {
     pub hash_value: AtomicUsize,
     /// Members of a set of integers.
     pub set_ints: AtomicUsize,
+    /// Members of a sorted set.
+    pub sorted_set_entries: AtomicUsize,
+    /// Bytes of a member of a sorted set.
+    pub sorted_set_value: AtomicUsize,
 }
 
 /// See [`Limits`]. One for the process, as what it is of is: a value is built the same wherever that
@@ -47,6 +53,8 @@ pub static LIMITS: Limits = Limits {
     hash_entries: AtomicUsize::new(512),
     hash_value: AtomicUsize::new(64),
     set_ints: AtomicUsize::new(512),
+    sorted_set_entries: AtomicUsize::new(128),
+    sorted_set_value: AtomicUsize::new(64),
 };
 
 /// A change of a collection in the form that the log keeps.
@@ -248,6 +256,7 @@ macro_rules! kinds {
 kinds! {
     List = 1 "list",
     Set = 2 "set",
+    SortedSet = 3 "zset",
     Hash = 4 "hash",
     Stream = 5 "stream",
 }

@@ -30,8 +30,9 @@ const ARENA_TARGET: usize = 16 * 1024;
 /// Deepest segments. Only a hash that is broken would lead beyond; then segments are longer.
 const DEPTH_MAX: u8 = 28;
 
+/// The hash of a key under the secret of the process.
 #[inline]
-fn hash_of(key: &[u8]) -> u64 {
+pub(super) fn hash_of(key: &[u8]) -> u64 {
     static HASHER: OnceLock<KeyHasher> = OnceLock::new();
     HASHER.get_or_init(|| KeyHasher::new((rng::entropy(), rng::entropy()))).hash(key)
 }

@@ -298,6 +298,21 @@ impl Segment {
         self.write(i, record);
     }
 
+    /// Adds a record whose key is not there as number `i`; those from there on move down.
+    pub(super) fn insert(&mut self, i: usize, tag: u8, record: Record<'_>) {
+        self.push(tag, record);
+        self.shift(self.len() - 1, i);
+    }
+
+    /// Makes record number `from` number `to`; those between move by one.
+    pub(super) fn shift(&mut self, from: usize, to: usize) {
+        let (low, high, cap) = (from.min(to), from.max(to), self.cap as usize);
+        let tags = &mut self.data[low..=high];
+        if from < to { tags.rotate_left(1) } else { tags.rotate_right(1) }
+        let slots = &mut self.data[cap + 2 * low..cap + 2 * high + 2];
+        if from < to { slots.rotate_left(2) } else { slots.rotate_right(2) }
+    }
+
     /// Puts another record of the same key in the place of number `i`.
     pub(super) fn replace(&mut self, i: usize, record: Record<'_>) {
         let (old, slot) = (self.get(i), self.slot(i));
