@@ -297,6 +297,20 @@ pub const SETTINGS: &[Setting] = &[
         "Members up to which a set of integers is a sorted array, the smallest form.",
     ),
     live(
+        "zset-max-listpack-entries",
+        Kind::Int(0, i64::MAX),
+        "128",
+        |_, v| LIMITS.sorted_set_entries.store(int(v) as usize, Relaxed),
+        "Members up to which OBJECT ENCODING calls a sorted set a listpack; its form is the same.",
+    ),
+    live(
+        "zset-max-listpack-value",
+        Kind::Int(0, i64::MAX),
+        "64",
+        |_, v| LIMITS.sorted_set_value.store(int(v) as usize, Relaxed),
+        "Bytes of members up to which OBJECT ENCODING calls a sorted set a listpack.",
+    ),
+    live(
         "loglevel",
         Kind::Choice(&["debug", "verbose", "notice", "warning"]),
         "notice",

@@ -58,6 +58,10 @@ mod string;
 mod syntax;
 mod system;
 mod transaction;
+mod zset;
+mod zset_algebra;
+mod zset_pop;
+mod zset_range;
 
 pub use context::{Cx, Worker};
 pub use error::{Outcome, ReplyError};
