@@ -184,26 +184,16 @@ fn write_key_spec(reply: &mut Reply<'_>, spec: Keys) {
         Keys::Streams { from, .. } => {
             (from, "range", [("lastkey", -1), ("keystep", 1), ("limit", 2)])
         }
+        Keys::Behind { from, .. } => {
+            (from, "range", [("lastkey", 0), ("keystep", 1), ("limit", 0)])
+        }
         Keys::Two(..) | Keys::None | Keys::All | Keys::Each => return reply.null(),
     };
     reply.map(3);
     reply.bulk(b"flags");
     write_names(reply, spec.flags().names());
     reply.bulk(b"begin_search");
-    reply.map(2);
-    if matches!(spec, Keys::Streams { .. }) {
-        write_pair(reply, "type", "keyword");
-        reply.bulk(b"spec");
-        reply.map(2);
-        write_pair(reply, "keyword", "STREAMS");
-        reply.bulk(b"startfrom");
-    } else {
-        write_pair(reply, "type", "index");
-        reply.bulk(b"spec");
-        reply.map(1);
-        reply.bulk(b"index");
-    }
-    reply.int(begin as i64);
+    write_begin(reply, spec, begin);
     reply.bulk(b"find_keys");
     reply.map(2);
     write_pair(reply, "type", kind);
@@ -213,6 +203,30 @@ fn write_key_spec(reply: &mut Reply<'_>, spec: Keys) {
         reply.bulk(name.as_bytes());
         reply.int(value);
     }
+}
+
+/// Where the search for keys begins.
+fn write_begin(reply: &mut Reply<'_>, spec: Keys, begin: usize) {
+    reply.map(2);
+    let word = match spec {
+        Keys::Behind { words, .. } => words.first().copied(),
+        Keys::Streams { .. } => Some("STREAMS"),
+        _ => None,
+    };
+    write_pair(reply, "type", if word.is_some() { "keyword" } else { "index" });
+    reply.bulk(b"spec");
+    match word {
+        Some(word) => {
+            reply.map(2);
+            write_pair(reply, "keyword", word);
+            reply.bulk(b"startfrom");
+        }
+        None => {
+            reply.map(1);
+            reply.bulk(b"index");
+        }
+    }
+    reply.int(begin as i64);
 }
 
 fn write_pair(reply: &mut Reply<'_>, name: &str, value: &str) {

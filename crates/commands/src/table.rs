@@ -163,6 +163,15 @@ pub enum Keys {
         /// What is done with the keys.
         flags: KeyFlags,
     },
+    /// The argument behind one of these words; the last one, if there are several.
+    Behind {
+        /// The words, in upper case; each is a specification of its own.
+        words: &'static [&'static str],
+        /// Number of the first argument that may be a word.
+        from: usize,
+        /// What is done with the key.
+        flags: KeyFlags,
+    },
     /// Two specifications with different flags, as source and target of COPY.
     Two(&'static Keys, &'static Keys),
     /// The command works on whole databases: all partitions are locked.
@@ -184,6 +193,10 @@ impl Keys {
     pub fn specs(&self) -> Vec<Keys> {
         match *self {
             Keys::Range { .. } | Keys::Counted { .. } | Keys::Streams { .. } => vec![*self],
+            Keys::Behind { words, from, flags } => {
+                let spec = |word| Keys::Behind { words: std::slice::from_ref(word), from, flags };
+                words.iter().map(spec).collect()
+            }
             Keys::Two(a, b) => [a.specs(), b.specs()].concat(),
             Keys::None | Keys::All | Keys::Each => Vec::new(),
         }
@@ -195,7 +208,8 @@ impl Keys {
         match *self {
             Keys::Range { flags, .. }
             | Keys::Counted { flags, .. }
-            | Keys::Streams { flags, .. } => flags,
+            | Keys::Streams { flags, .. }
+            | Keys::Behind { flags, .. } => flags,
             Keys::Two(..) | Keys::None | Keys::All | Keys::Each => KeyFlags::NONE,
         }
     }
@@ -225,6 +239,11 @@ impl Keys {
                 let Some(first) = streams(args) else { return };
                 (first..first + (len - first) / 2).for_each(|i| f(i, flags));
             }
+            Keys::Behind { words, from, flags } => {
+                if let Some(i) = behind(args, words, from) {
+                    f(i, flags);
+                }
+            }
             Keys::Range { first, last, step, flags } => {
                 let last = if last < 0 { len as isize + last } else { last };
                 let mut i = first;
@@ -235,6 +254,20 @@ impl Keys {
             }
         }
     }
+}
+
+/// The number of the last argument behind a word; what is behind a word is none itself.
+fn behind(args: Args<'_>, words: &[&str], from: usize) -> Option<usize> {
+    let (mut found, mut i) = (None, from);
+    while i + 1 < args.len() {
+        let is_word = words.iter().any(|word| args.get(i).eq_ignore_ascii_case(word.as_bytes()));
+        if is_word {
+            i += 1;
+            found = Some(i);
+        }
+        i += 1;
+    }
+    found
 }
 
 /// How many keys follow argument `at`, which counts them; `None` when it does not say so.
@@ -416,6 +449,8 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::zset_range::COMMANDS,
     crate::zset_pop::COMMANDS,
     crate::zset_algebra::COMMANDS,
+    crate::geo::COMMANDS,
+    crate::geo_search::COMMANDS,
     crate::hash::COMMANDS,
     crate::hash_expire::COMMANDS,
     crate::hyperloglog::COMMANDS,
@@ -720,5 +755,15 @@ mod tests {
             assert_eq!(keys(spec, &["EVAL", "s", count, "a", "b"]), [0; 0], "{count}");
         }
         assert_eq!(keys(spec, &["EVAL", "s"]), [0; 0]);
+    }
+
+    #[test]
+    fn a_key_may_be_behind_a_word() {
+        const WORDS: &[&str] = &["STORE", "STOREDIST"];
+        let spec = Keys::Behind { words: WORDS, from: 2, flags: KeyFlags::OW };
+        assert_eq!(keys(spec, &["X", "store", "a", "Store", "k"]), [4]);
+        assert_eq!(keys(spec, &["X", "k", "STORE", "STOREDIST", "STOREDIST", "k"]), [5]);
+        assert_eq!(keys(spec, &["X", "k", "STORE"]), [0; 0]);
+        assert_eq!(spec.specs().len(), 2);
     }
 }
