@@ -214,7 +214,11 @@ impl<'a> Query<'a> {
                 true => member_place(cx, args.get(1), args.get(2))?,
                 false => Centre::At(parse_place(cx, args, 2)?),
             });
-            query.set_circle(args, at)?;
+            // Redis does not look at the radius around a member of a set that does not exist.
+            match query.centre {
+                Some(Centre::Nowhere) => query.shape = Some(Shape::Circle(0.0)),
+                _ => query.set_circle(args, at)?,
+            }
             at += 2;
         }
         while at < args.len() {

@@ -375,7 +375,13 @@ fn rank(cx: &mut Cx<'_>, args: Args<'_>, is_reverse: bool) -> Outcome {
     let with_score = match args.len() {
         3 => false,
         4 if args.get(3).eq_ignore_ascii_case(b"WITHSCORE") => true,
-        _ => return Err(ReplyError::Syntax),
+        // Redis 7.0 has no options here, later ones have this one only.
+        _ => {
+            return Err(ReplyError::Text(match is_reverse {
+                false => "ERR wrong number of arguments for 'zrank' command",
+                true => "ERR wrong number of arguments for 'zrevrank' command",
+            }));
+        }
     };
     let set = cx.keys.read::<SortedSet>(args.get(1))?;
     let found = set.and_then(|set| Some((set.rank(args.get(2))?, set.len())));

@@ -314,7 +314,7 @@ fn union(inputs: &Inputs<'_>, aggregate: Aggregate) -> SortedSet {
             true
         });
     }
-    let mut result = SortedSet::default();
+    let mut result = SortedSet::wide();
     for (member, score) in &scores {
         result.apply(SortedSetOp::Put(*score, member));
     }
@@ -322,7 +322,7 @@ fn union(inputs: &Inputs<'_>, aggregate: Aggregate) -> SortedSet {
 }
 
 fn intersection(inputs: &Inputs<'_>, aggregate: Aggregate) -> SortedSet {
-    let mut result = SortedSet::default();
+    let mut result = SortedSet::wide();
     let Some(((smallest, weight), others)) = inputs.split_first() else { return result };
     smallest.each_while(|member, score| {
         let first = number_or_zero(weight * score);
@@ -338,7 +338,7 @@ fn intersection(inputs: &Inputs<'_>, aggregate: Aggregate) -> SortedSet {
 }
 
 fn difference(inputs: &Inputs<'_>) -> SortedSet {
-    let mut result = SortedSet::default();
+    let mut result = SortedSet::wide();
     let Some(((first, _), others)) = inputs.split_first() else { return result };
     first.each_while(|member, score| {
         if others.iter().all(|(source, _)| source.score(member).is_none()) {
@@ -360,7 +360,7 @@ fn answer(cx: &mut Cx<'_>, args: Args<'_>, operation: Operation) -> Outcome {
 
 fn combine_and_store(cx: &mut Cx<'_>, args: Args<'_>, operation: Operation) -> Outcome {
     let (result, _) = combine(cx, args, 2, operation)?;
-    store(cx, args.get(1), result, operation.event());
+    store(cx, args.get(1), result.settled(), operation.event());
     Ok(())
 }
 

@@ -160,7 +160,8 @@ fn count_before(items: &Segment, edge: Edge<'_>) -> usize {
 #[derive(Clone, Debug, Default)]
 pub struct SortedSet {
     repr: Repr,
-    /// Whether Redis would have given up its small form for it, for which there is no way back.
+    /// Whether Redis would have given up its small form for it, for which there is no way back. The
+    /// small form knows no negative zero, so there is none in a set until then.
     is_skiplist: bool,
 }
 
@@ -177,6 +178,33 @@ impl Default for Repr {
 }
 
 impl SortedSet {
+    /// An empty set that has given up its small form, for results that may have a negative zero.
+    #[must_use]
+    pub fn wide() -> Self {
+        SortedSet { is_skiplist: true, ..SortedSet::default() }
+    }
+
+    /// A set that was made [`Self::wide`], in the small form if Redis would store it so.
+    #[must_use]
+    pub fn settled(self) -> Self {
+        let longest = LIMITS.sorted_set_value.load(Relaxed);
+        let is_small = self.len() <= LIMITS.sorted_set_entries.load(Relaxed)
+            && self.iter().all(|(member, _)| member.len() <= longest);
+        if !is_small {
+            return self;
+        }
+        let mut settled = SortedSet::default();
+        self.each_op(&mut |op| {
+            settled.apply(op);
+        });
+        settled
+    }
+
+    /// A score as the form of the set keeps it.
+    fn kept(&self, score: f64) -> f64 {
+        if self.is_skiplist { score } else { score + 0.0 }
+    }
+
     /// Members.
     #[inline]
     #[must_use]
@@ -294,6 +322,7 @@ impl SortedSet {
         if key_of(self.items(place.0), place.1).0 == score {
             return SortedSetDone::Nothing;
         }
+        let score = self.kept(score);
         match &mut self.repr {
             Repr::One(items) => {
                 tree::set_score(items, place.1, score, member);
@@ -304,10 +333,11 @@ impl SortedSet {
     }
 
     fn add(&mut self, hash: u32, score: f64, member: &[u8]) {
-        let score_bytes = score.to_le_bytes();
-        let record = record(member, &score_bytes);
         self.is_skiplist |= self.len() >= LIMITS.sorted_set_entries.load(Relaxed)
             || member.len() > LIMITS.sorted_set_value.load(Relaxed);
+        let score = self.kept(score);
+        let score_bytes = score.to_le_bytes();
+        let record = record(member, &score_bytes);
         match &mut self.repr {
             Repr::One(items) => {
                 let bytes = items.live_bytes() + record.arena_len();

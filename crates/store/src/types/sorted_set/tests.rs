@@ -74,7 +74,7 @@ fn check(set: &SortedSet, model: &Model) {
     }
     for (rank, (score, member)) in ordered.iter().enumerate() {
         assert_eq!(set.rank(member), Some((rank, score.0)));
-        assert_eq!(set.score(member).map(f64::to_bits), Some(score.0.to_bits()));
+        assert_eq!(set.score(member), Some(score.0));
     }
     for rank in (0..len + 2).step_by(len / 7 + 1) {
         let up = set.range(rank, 40, false).map(owned);
@@ -238,12 +238,19 @@ fn a_walk_sees_what_is_there_throughout() {
 }
 
 #[test]
-fn a_negative_zero_is_equal_to_zero_and_kept_when_it_comes_first() {
-    let mut set = SortedSet::default();
-    assert_eq!(set.apply(SortedSetOp::Put(-0.0, b"a")), SortedSetDone::Added);
-    assert_eq!(set.apply(SortedSetOp::Put(0.0, b"a")), SortedSetDone::Nothing);
-    assert!(set.score(b"a").is_some_and(f64::is_sign_negative));
-    assert_eq!(set.apply(SortedSetOp::Put(f64::NAN, b"a")), SortedSetDone::Nothing);
+fn a_negative_zero_is_equal_to_zero_and_kept_only_in_the_large_form() {
+    let put = |set: &mut SortedSet, score| set.apply(SortedSetOp::Put(score, b"a"));
+    let is_negative = |set: &SortedSet| set.score(b"a").is_some_and(f64::is_sign_negative);
+    for (mut set, keeps) in [(SortedSet::default(), false), (SortedSet::wide(), true)] {
+        assert_eq!(put(&mut set, -0.0), SortedSetDone::Added);
+        assert_eq!(is_negative(&set), keeps);
+        assert_eq!(put(&mut set, 0.0), SortedSetDone::Nothing);
+        assert_eq!(put(&mut set, 1.0), SortedSetDone::Moved);
+        assert_eq!(put(&mut set, -0.0), SortedSetDone::Moved);
+        assert_eq!(is_negative(&set), keeps);
+        assert!(!is_negative(&set.settled()));
+    }
+    assert_eq!(put(&mut SortedSet::default(), f64::NAN), SortedSetDone::Nothing);
 }
 
 #[test]
