@@ -298,8 +298,8 @@ impl<'a> Bounds<'a> {
         }))
     }
 
-    /// Where in a set they are.
-    fn span(&self, set: &SortedSet, is_reverse: bool) -> Span {
+    /// Where in a set they are, without the first `offset` members; ranks know of no offset.
+    fn span(&self, set: &SortedSet, is_reverse: bool, offset: i64) -> Span {
         let len = set.len();
         match *self {
             Bounds::Ranks(start, stop) => {
@@ -310,34 +310,48 @@ impl<'a> Bounds<'a> {
             Bounds::Scores { min, max } => {
                 let start = set.count_before(Edge::Score { limit: min.0, is_behind: !min.1 });
                 let end = set.count_before(Edge::Score { limit: max.0, is_behind: max.1 });
-                Span::between(start, end, is_reverse)
+                Span::between(start, end, is_reverse).behind(offset, is_reverse)
             }
-            Bounds::Members(min, max) if set.is_small() => few(set, min, max, is_reverse),
+            Bounds::Members(min, max) if set.is_small() => {
+                few(set, (min, max), is_reverse, usize::try_from(offset).unwrap_or(usize::MAX))
+            }
             Bounds::Members(min, max) => {
                 let start = min.count_before(set, false);
                 let end = max.count_before(set, true);
-                Span::between(start, end, is_reverse)
+                Span::between(start, end, is_reverse).behind(offset, is_reverse)
             }
         }
     }
 }
 
 /// Members within bounds of a small set by looking at each, which has a meaning, that of Redis, also
-/// when scores differ: from the first that is not too small on, as long as none is too large.
-fn few(set: &SortedSet, min: LexBound<'_>, max: LexBound<'_>, is_reverse: bool) -> Span {
-    let len = set.len();
-    let first = set.get(0).is_some_and(|(member, _)| max.is_above(member));
-    let last = set.get(len.wrapping_sub(1)).is_some_and(|(member, _)| min.is_below(member));
-    if !first || !last {
+/// when scores differ: from the first that is not too small on, as long as none is too large. Those
+/// that `offset` passes over may be.
+fn few(
+    set: &SortedSet,
+    (min, max): (LexBound<'_>, LexBound<'_>),
+    is_reverse: bool,
+    offset: usize,
+) -> Span {
+    let Some(last_rank) = set.len().checked_sub(1) else { return Span::default() };
+    let is_first_below = set.get(0).is_some_and(|(member, _)| max.is_above(member));
+    let is_last_above = set.get(last_rank).is_some_and(|(member, _)| min.is_below(member));
+    if !is_first_below || !is_last_above {
         return Span::default();
     }
-    let starts = |member: &[u8]| if is_reverse { max.is_above(member) } else { min.is_below(member) };
-    let goes_on = |member: &[u8]| if is_reverse { min.is_below(member) } else { max.is_above(member) };
-    let all = || set.range(if is_reverse { len - 1 } else { 0 }, len, is_reverse);
-    let skipped = all().take_while(|(member, _)| !starts(member)).count();
-    let within = all().skip(skipped).take_while(|(member, _)| goes_on(member)).count();
-    let rank = if is_reverse { (len - 1).saturating_sub(skipped) } else { skipped };
-    Span { rank, len: within }
+    let starts = |m: &[u8]| if is_reverse { max.is_above(m) } else { min.is_below(m) };
+    let goes_on = |m: &[u8]| if is_reverse { min.is_below(m) } else { max.is_above(m) };
+    let all = || set.range(if is_reverse { last_rank } else { 0 }, usize::MAX, is_reverse);
+    let before = all().take_while(|(member, _)| !starts(member)).count();
+    if !all().nth(before).is_some_and(|(member, _)| goes_on(member)) {
+        return Span::default();
+    }
+    let skipped = before.saturating_add(offset);
+    let len = all().skip(skipped).take_while(|(member, _)| goes_on(member)).count();
+    if len == 0 {
+        return Span::default();
+    }
+    Span { rank: if is_reverse { last_rank - skipped } else { skipped }, len }
 }
 
 impl Span {
@@ -348,14 +362,14 @@ impl Span {
         }
     }
 
-    /// What is left behind the first `offset`, at most `count` if that is not negative.
-    fn limited(self, offset: i64, count: i64, is_reverse: bool) -> Self {
+    /// What is left behind the first `offset`; nothing if that is negative.
+    fn behind(self, offset: i64, is_reverse: bool) -> Self {
         let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
-        let Some(left) = self.len.checked_sub(skipped).filter(|left| *left > 0) else {
-            return Span::default();
-        };
-        let rank = if is_reverse { self.rank - skipped } else { self.rank + skipped };
-        Span { rank, len: usize::try_from(count).map_or(left, |count| left.min(count)) }
+        match self.len.checked_sub(skipped).filter(|len| *len > 0) {
+            None => Span::default(),
+            Some(len) if is_reverse => Span { rank: self.rank - skipped, len },
+            Some(len) => Span { rank: self.rank + skipped, len },
+        }
     }
 }
 
@@ -410,11 +424,9 @@ impl<'a> Query<'a> {
     }
 
     fn members<'s>(&self, set: &'s SortedSet) -> impl ExactSizeIterator<Item = (&'s [u8], f64)> {
-        let mut span = self.bounds.span(set, self.is_reverse);
-        if !matches!(self.bounds, Bounds::Ranks(..)) {
-            span = span.limited(self.offset, self.count, self.is_reverse);
-        }
-        set.range(span.rank, span.len, self.is_reverse)
+        let span = self.bounds.span(set, self.is_reverse, self.offset);
+        let len = usize::try_from(self.count).map_or(span.len, |count| span.len.min(count));
+        set.range(span.rank, len, self.is_reverse)
     }
 }
 
@@ -456,7 +468,7 @@ pub(crate) fn store(cx: &mut Cx<'_>, key: &[u8], result: SortedSet, event: Event
 fn count(cx: &mut Cx<'_>, args: Args<'_>, by: By) -> Outcome {
     let bounds = Bounds::parse(by, args.get(2), args.get(3))?;
     let set = cx.keys.read::<SortedSet>(args.get(1))?;
-    let count = set.map_or(0, |set| bounds.span(set, false).len);
+    let count = set.map_or(0, |set| bounds.span(set, false, 0).len);
     cx.reply.int(count as i64);
     Ok(())
 }
@@ -464,7 +476,7 @@ fn count(cx: &mut Cx<'_>, args: Args<'_>, by: By) -> Outcome {
 fn remove(cx: &mut Cx<'_>, args: Args<'_>, by: By, event: Event) -> Outcome {
     let (key, bounds) = (args.get(1), Bounds::parse(by, args.get(2), args.get(3))?);
     let set = cx.keys.read_uncounted::<SortedSet>(key)?;
-    let span = set.map_or_else(Span::default, |set| bounds.span(set, false));
+    let span = set.map_or_else(Span::default, |set| bounds.span(set, false, 0));
     if span.len > 0 {
         cx.keys.edit::<SortedSet, _>(key, |set| {
             for _ in 0..span.len {

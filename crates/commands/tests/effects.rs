@@ -61,6 +61,26 @@ fn any_command() -> impl Strategy<Value = String> {
         )),
         1 => (key(), n()).prop_map(|(k, n)| format!("HGETEX {k} PX {n} FIELDS 1 f")),
         1 => (key(), n()).prop_map(|(k, n)| format!("HGETDEL {k} FIELDS 1 {n}")),
+        3 => (key(), n(), word()).prop_map(|(k, n, v)| format!("ZADD {k} {n} {v} 1 x {n} {n}")),
+        1 => (key(), n(), word()).prop_map(|(k, n, v)| format!("ZADD {k} GT CH {n} {v} 3 7")),
+        1 => (key(), n(), word()).prop_map(|(k, n, v)| format!("ZINCRBY {k} {n} {v}")),
+        1 => (key(), word()).prop_map(|(k, v)| format!("ZREM {k} {v} x")),
+        1 => (key(), n()).prop_map(|(k, n)| format!("ZPOPMIN {k} {n}")),
+        1 => (key(), key(), n()).prop_map(|(a, b, n)| format!("ZMPOP 2 {a} {b} MAX COUNT {n}")),
+        1 => (key(), n()).prop_map(|(k, n)| format!("ZREMRANGEBYRANK {k} {n} 4")),
+        1 => (key(), n()).prop_map(|(k, n)| format!("ZREMRANGEBYSCORE {k} {n} 9")),
+        1 => (key(), word()).prop_map(|(k, v)| format!("ZREMRANGEBYLEX {k} - ({v}")),
+        1 => (key(), key(), n()).prop_map(|(a, b, n)| format!("ZRANGESTORE {a} {b} {n} -1 REV")),
+        2 => (key(), key(), key(), 0usize..3).prop_map(|(a, b, c, i)| {
+            format!("Z{}STORE {a} 2 {b} {c}", ["INTER", "UNION", "DIFF"][i])
+        }),
+        1 => (key(), n(), n(), word()).prop_map(|(k, a, b, v)| format!("GEOADD {k} {a} {b} {v}")),
+        1 => (key(), key(), n()).prop_map(|(a, b, n)| format!(
+            "GEOSEARCHSTORE {a} {b} FROMLONLAT {n} 1 BYBOX 4000 4000 km COUNT 2 STOREDIST"
+        )),
+        1 => (key(), key(), n()).prop_map(|(a, b, n)| format!(
+            "GEORADIUS {b} {n} 1 4000 km STORE {a}"
+        )),
         1 => Just("expire".to_owned()),
         2 => (key(), word(), n()).prop_map(|(k, v, n)| format!("PFADD {k} {v} {n}")),
         1 => key().prop_map(|k| format!("PFCOUNT {k}")),
