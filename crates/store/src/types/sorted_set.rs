@@ -230,7 +230,7 @@ impl SortedSet {
     /// Where a member is; the leaf is of no meaning in a small set.
     fn place(&self, hash: u32, member: &[u8]) -> Option<Place> {
         match &self.repr {
-            Repr::One(items) => items.find(tag_of(hash), member).map(|at| (NONE, at)),
+            Repr::One(items) => items.find(tag_of(hash), member).map(|(at, _)| (NONE, at)),
             Repr::Many(tree) => tree.find(hash, member),
         }
     }

@@ -180,7 +180,7 @@ impl Tree {
     pub(super) fn find(&self, hash: u32, member: &[u8]) -> Option<Place> {
         let mut places = self.index.leaves(hash).filter_map(|leaf| {
             let found = self.leaves[leaf].items.find(tag_of(hash), member);
-            found.map(|at| (leaf, at))
+            found.map(|(at, _)| (leaf, at))
         });
         places.next()
     }
