@@ -66,11 +66,7 @@ pub(crate) const COMMANDS: &[Command] = &[
 ];
 
 /// Reads a longitude and a latitude, which are arguments `at` and the one behind it.
-pub(crate) fn parse_place(
-    cx: &mut Cx<'_>,
-    args: Args<'_>,
-    at: usize,
-) -> Result<Place, ReplyError> {
+pub(crate) fn parse_place(cx: &mut Cx<'_>, args: Args<'_>, at: usize) -> Result<Place, ReplyError> {
     let degrees = |i| number::parse_f64(args.get(i)).ok_or(ReplyError::NotAFloat);
     let (longitude, latitude) = (degrees(at)?, degrees(at + 1)?);
     if let Some(place) = Place::new(longitude, latitude) {
@@ -88,9 +84,7 @@ pub(crate) fn parse_unit(text: &[u8]) -> Result<f64, ReplyError> {
         b"km" => Ok(1000.0),
         b"ft" => Ok(0.3048),
         b"mi" => Ok(1609.34),
-        _ => Err(ReplyError::Text(
-            "ERR unsupported unit provided. please use M, KM, FT, MI",
-        )),
+        _ => Err(ReplyError::Text("ERR unsupported unit provided. please use M, KM, FT, MI")),
     }
 }
 

@@ -120,8 +120,7 @@ struct Form {
 }
 
 impl Form {
-    const NAMED: Form =
-        Form { source: 1, has_words: false, is_by_member: false, may_store: false };
+    const NAMED: Form = Form { source: 1, has_words: false, is_by_member: false, may_store: false };
 }
 
 /// The place that is searched around.
@@ -360,8 +359,7 @@ fn search(cx: &mut Cx<'_>, args: Args<'_>, form: &Form) -> Outcome {
             let score = if query.stores_distances { one.distance } else { one.score };
             result.apply(SortedSetOp::Put(score, &one.member));
         }
-        let event =
-            if form.has_words { Event::GeoSearchStore } else { Event::GeoRadiusStore };
+        let event = if form.has_words { Event::GeoSearchStore } else { Event::GeoRadiusStore };
         store(cx, target, result, event);
     } else {
         answer(cx, &query, &found);

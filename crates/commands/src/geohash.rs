@@ -238,7 +238,9 @@ fn bounds(centre: Place, shape: Shape) -> Area {
 pub(crate) fn covering(centre: Place, shape: Shape) -> Vec<(f64, f64)> {
     let radius = match shape {
         Shape::Circle(radius) => radius,
-        Shape::Box(width, height) => (width / 2.0 * (width / 2.0) + height / 2.0 * (height / 2.0)).sqrt(),
+        Shape::Box(width, height) => {
+            (width / 2.0 * (width / 2.0) + height / 2.0 * (height / 2.0)).sqrt()
+        }
     };
     let bounds = bounds(centre, shape);
     let mut step = step_for(radius, centre.latitude);

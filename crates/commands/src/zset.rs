@@ -264,8 +264,7 @@ impl AddOptions {
                 return Err(NAN);
             }
         }
-        let is_refused =
-            self.only_less && score >= old || self.only_greater && score <= old;
+        let is_refused = self.only_less && score >= old || self.only_greater && score <= old;
         Ok((!is_refused).then_some(score))
     }
 }
@@ -386,7 +385,11 @@ fn rank(cx: &mut Cx<'_>, args: Args<'_>, is_reverse: bool) -> Outcome {
     let set = cx.keys.read::<SortedSet>(args.get(1))?;
     let found = set.and_then(|set| Some((set.rank(args.get(2))?, set.len())));
     let Some(((rank, score), len)) = found else {
-        if with_score { cx.reply.null_array() } else { cx.reply.null() }
+        if with_score {
+            cx.reply.null_array()
+        } else {
+            cx.reply.null()
+        }
         return Ok(());
     };
     let rank = if is_reverse { len - 1 - rank } else { rank };

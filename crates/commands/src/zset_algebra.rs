@@ -147,8 +147,20 @@ impl Aggregate {
         match self {
             // That of infinities with different signs is 0.
             Aggregate::Sum => number_or_zero(a + b),
-            Aggregate::Min => if b < a { b } else { a },
-            Aggregate::Max => if b > a { b } else { a },
+            Aggregate::Min => {
+                if b < a {
+                    b
+                } else {
+                    a
+                }
+            }
+            Aggregate::Max => {
+                if b > a {
+                    b
+                } else {
+                    a
+                }
+            }
         }
     }
 }

@@ -121,12 +121,7 @@ impl End {
 }
 
 /// Takes up to `count` members from an end of a set that has any, and writes each, in pairs or not.
-fn take(
-    cx: &mut Cx<'_>,
-    key: &[u8],
-    (end, count): (End, usize),
-    in_pairs: bool,
-) -> Outcome {
+fn take(cx: &mut Cx<'_>, key: &[u8], (end, count): (End, usize), in_pairs: bool) -> Outcome {
     let reply = &mut cx.reply;
     cx.keys.edit::<SortedSet, _>(key, |set| {
         for _ in 0..count.min(set.len()) {

@@ -285,9 +285,9 @@ impl<'a> Bounds<'a> {
         let rank = |text| number::parse_i64(text).ok_or(ReplyError::NotAnInteger);
         let pair = match by {
             By::Rank => return Ok(Bounds::Ranks(rank(min)?, rank(max)?)),
-            By::Score => parse_limit(min)
-                .zip(parse_limit(max))
-                .map(|(min, max)| Bounds::Scores { min, max }),
+            By::Score => {
+                parse_limit(min).zip(parse_limit(max)).map(|(min, max)| Bounds::Scores { min, max })
+            }
             By::Member => LexBound::parse(min)
                 .zip(LexBound::parse(max))
                 .map(|(min, max)| Bounds::Members(min, max)),

@@ -308,7 +308,11 @@ impl Segment {
     pub(super) fn shift(&mut self, from: usize, to: usize) {
         let (low, high, cap) = (from.min(to), from.max(to), self.cap as usize);
         let tags = &mut self.data[low..=high];
-        if from < to { tags.rotate_left(1) } else { tags.rotate_right(1) }
+        if from < to {
+            tags.rotate_left(1)
+        } else {
+            tags.rotate_right(1)
+        }
         let slots = &mut self.data[cap + 2 * low..cap + 2 * high + 2];
         if from < to { slots.rotate_left(2) } else { slots.rotate_right(2) }
     }

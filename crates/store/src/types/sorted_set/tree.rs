@@ -298,8 +298,7 @@ impl Tree {
             part
         };
         let (lower, upper) = (part(0..cut), part(cut..items.len()));
-        let moved: Vec<u32> =
-            (0..upper.len()).map(|i| hash_of(key_of(&upper, i).1)).collect();
+        let moved: Vec<u32> = (0..upper.len()).map(|i| hash_of(key_of(&upper, i).1)).collect();
         let (score, member) = if moved.is_empty() { coming } else { key_of(&upper, 0) };
         let (head, count) = (head_of(member), moved.len() as u32);
         let (old, new) = (items.bytes(), lower.bytes() + upper.bytes());
