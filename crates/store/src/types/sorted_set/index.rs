@@ -47,7 +47,7 @@ impl Bucket {
     fn place(&self, hash: u32) -> usize {
         let entries = &self.entries;
         let spread = u64::from(hash << self.depth);
-        let mut i = (spread * entries.len() as u64 >> 32) as usize;
+        let mut i = ((spread * entries.len() as u64) >> 32) as usize;
         while i > 0 && hash_of(entries[i - 1]) >= hash {
             i -= 1;
         }
