@@ -39,7 +39,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         syntax: "GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]",
         examples: "> XADD x 1-1 a 1\n\"1-1\"\n> XGROUP CREATE x g 0\nOK\n\
                    > XREADGROUP GROUP g me STREAMS x >\n\
-                   1) 1) \"x\"\n   2) 1) 1) \"1-1\"\n         2) 1) \"a\"\n            2) \"1\"\n> XACK x g 1-1\n(integer) 1",
+                   1) 1) \"x\"\n   2) 1) 1) \"1-1\"\n         2) 1) \"a\"\n            2) \"1\"\n\
+                   > XACK x g 1-1\n(integer) 1",
         ..BASE
     },
 ];

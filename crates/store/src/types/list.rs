@@ -64,13 +64,22 @@ impl<'a> Operation<'a> for ListOp<'a> {
 }
 
 /// See the module's text.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct List {
     /// Never empty chunks, in order.
     chunks: VecDeque<Packed>,
     len: usize,
     /// Bytes of the chunks' allocations.
     chunk_bytes: usize,
+}
+
+impl Clone for List {
+    /// Its chunks have no spare room, so the account is made anew.
+    fn clone(&self) -> Self {
+        let chunks = self.chunks.clone();
+        let chunk_bytes = chunks.iter().map(Packed::bytes).sum();
+        List { chunks, len: self.len, chunk_bytes }
+    }
 }
 
 /// Where an item is: a chunk, and the place in it.
@@ -344,6 +353,7 @@ mod tests {
                 run(&mut list, &mut model, op);
             }
             check(&list, &model);
+            check(&list.clone(), &model);
             let mut copy = Vec::new();
             Object::List(list).encode(&mut copy);
             let Some(Object::List(copy)) = Object::decode(Kind::List, &copy) else { panic!() };

@@ -268,7 +268,7 @@ impl Block {
 #[derive(Clone, Debug, Default)]
 pub struct Stream(Box<Inner>);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Inner {
     blocks: VecDeque<Block>,
     len: u64,
@@ -280,6 +280,15 @@ struct Inner {
     block_bytes: usize,
     /// Bytes counted for the groups.
     group_bytes: usize,
+}
+
+impl Clone for Inner {
+    /// Its blocks have no spare room, so their account is made anew.
+    fn clone(&self) -> Self {
+        let blocks = self.blocks.clone();
+        let block_bytes = blocks.iter().map(Block::heap_bytes).sum();
+        Inner { blocks, block_bytes, groups: self.groups.clone(), ..*self }
+    }
 }
 
 impl Stream {

@@ -150,7 +150,7 @@ pub(super) fn apply(stream: &mut Stream, op: StreamOp<'_>) -> bool {
         StreamOp::Add(id, items) => {
             let mut reader = Reader::new(items);
             let items: Vec<&[u8]> = std::iter::from_fn(|| reader.bytes()).collect();
-            if !reader.is_empty() || items.len() % 2 != 0 || id <= stream.last_id() {
+            if !reader.is_empty() || !items.len().is_multiple_of(2) || id <= stream.last_id() {
                 return false;
             }
             stream.add(id, &items);

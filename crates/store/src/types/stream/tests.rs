@@ -124,6 +124,7 @@ proptest! {
             run(&mut stream, &mut model, &mut owners, step);
         }
         check(&stream, &model, &owners);
+        check(&stream.clone(), &model, &owners);
         let mut copy = Vec::new();
         let object = Object::Stream(stream);
         object.encode(&mut copy);
