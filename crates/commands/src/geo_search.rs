@@ -299,7 +299,7 @@ impl<'a> Query<'a> {
             return Err(refuse(cx, &[b"ERR ", name, rest]));
         }
         let missing: Option<&[u8]> = match (self.centre, self.shape) {
-            (None, _) => Some(b"FROMMEMBER and FROMLONLAT"),
+            (None, _) => Some(b"FROMMEMBER or FROMLONLAT"),
             (_, None) => Some(b"BYRADIUS and BYBOX"),
             _ => None,
         };

@@ -185,7 +185,8 @@ impl Cell {
             let value = self.bits & mine & mask;
             let lowest = (mine & mask) & (mine & mask).wrapping_neg();
             (match by {
-                0 => value,
+                // With the bit above the others, that places on the eastern and northern edge have.
+                0 => return self.bits & mine,
                 1 => (value | others).wrapping_add(lowest),
                 _ => value.wrapping_sub(lowest),
             }) & mine

@@ -103,6 +103,27 @@ const SCENES: &[(&str, &str)] = &[
       b + CLIENT REPLY SKIP\nb ... BLPOP k 0\na RPUSH k 2\nb PING",
     ),
     (
+        "members go to who waits for them, first come first served",
+        "b ... BZPOPMIN k 0\nc ... BZPOPMAX k 0\nd ... BZMPOP 0 1 k MAX COUNT 2\n\
+      a ZADD k 1 a 2 b 3 c 4 d 5 e\nb\nc\nd\na ZRANGE k 0 -1",
+    ),
+    (
+        "who waits for members waits through other types, and the other way round",
+        "b ... BLPOP k 0\nc ... BZPOPMIN k 0\na ZADD k 1 a\nc\na RPUSH k x\nb",
+    ),
+    (
+        "members come by other ways than ZADD",
+        "b ... BZPOPMIN k 0\na ZADD o 1 a 2 b\na RENAME o k\nb\nb ... BZPOPMIN j 0\n\
+      a ZUNIONSTORE j 1 k\nb\nb ... BZPOPMAX i 0\na GEOADD i 1 2 p\nb\nb ... BZPOPMAX i 0\n\
+      a ZINCRBY i 2 p\nb\nb ... BZMPOP 0 2 h i MIN\na ZRANGESTORE h k 0 -1\nb",
+    ),
+    (
+        "what cannot wait for members says so",
+        "a SET k x\na BZPOPMIN j k 0\na BZMPOP 0 1 k MIN\na BZPOPMIN k x\na BZPOPMAX k -1\n\
+      a BZMPOP x 1 k MIN\na BZMPOP x 0 k MIN\na BZMPOP 0 1 k MID\na BZMPOP 0 1 k MIN COUNT 0\n\
+      a BZPOPMIN j 0.05\na BZMPOP 0.05 1 j MIN\na MULTI\na BZPOPMIN j 0\na BZMPOP 0 1 j MIN\na EXEC",
+    ),
+    (
         "events",
         "e PSUBSCRIBE __keyevent*\nb ... BLMOVE k d LEFT RIGHT 0\na RPUSH k 1\nb\ne\ne\ne\ne",
     ),
