@@ -22,5 +22,7 @@ mod memcached;
 mod memcached_compat;
 #[path = "main/protocol.rs"]
 mod protocol;
+#[path = "main/scripts.rs"]
+mod scripts;
 #[path = "main/surface.rs"]
 mod surface;

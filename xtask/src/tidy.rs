@@ -10,7 +10,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("store", &["stdx"]),
     ("journal", &["store", "stdx"]),
     ("commands", &["protocol", "store", "journal", "stdx"]),
-    ("server", &["commands", "protocol", "store", "journal", "stdx"]),
+    ("scripting", &["commands", "protocol", "stdx"]),
+    ("server", &["commands", "scripting", "protocol", "store", "journal", "stdx"]),
     ("client", &["protocol", "stdx"]),
     ("hypercache", &["server", "commands", "client", "stdx", "protocol"]),
 ];

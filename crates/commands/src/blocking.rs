@@ -308,7 +308,8 @@ fn try_again(
     let mut partitions = Vec::new();
     crate::dispatch::add_partitions(shared, waiter.entry, waiter.args.as_args(), &mut partitions);
     let mut keys = Keys::new(&shared.keyspace, stats, waiter.db, cx.worker.now_ms);
-    keys.hold_many(&mut partitions);
+    // A long script ends some time; what is ready stays ready until then.
+    while !keys.hold_many(&mut partitions) {}
     let mut again = Cx {
         shared,
         worker: cx.worker,

@@ -25,6 +25,8 @@ pub enum Address {
     Ip(SocketAddr),
     /// Path of a Unix socket.
     Unix(String),
+    /// A script, which monitors see as the sender of its commands.
+    Script,
 }
 
 impl Address {
@@ -33,14 +35,14 @@ impl Address {
     pub fn port(&self) -> Option<u16> {
         match self {
             Address::Ip(address) => Some(address.port()),
-            Address::Unix(_) | Address::Unknown => None,
+            Address::Unix(_) | Address::Script | Address::Unknown => None,
         }
     }
 
     fn is_loopback(&self) -> bool {
         match self {
             Address::Ip(address) => address.ip().to_canonical().is_loopback(),
-            Address::Unix(_) => true,
+            Address::Unix(_) | Address::Script => true,
             Address::Unknown => false,
         }
     }
@@ -52,6 +54,7 @@ impl std::fmt::Display for Address {
             Address::Unknown => f.write_str("?:0"),
             Address::Ip(address) => write!(f, "{address}"),
             Address::Unix(path) => write!(f, "{path}:0"),
+            Address::Script => f.write_str("lua"),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::memcached::ROWS;
 use crate::session::{ReplyMode, Session};
-use crate::shared::{Message, Shared};
+use crate::shared::Shared;
 use crate::table::{Acl, Command, Entry, Flags, Group, table};
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::number::parse_i64;
@@ -344,10 +344,8 @@ fn pause(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 }
 
 fn unpause(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    if cx.shared.pause.until_ms.swap(0, AcqRel) != 0
-        && let Some(mailboxes) = cx.shared.mailboxes.get()
-    {
-        mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
+    if cx.shared.pause.until_ms.swap(0, AcqRel) != 0 {
+        cx.shared.resume_all();
     }
     cx.reply.ok();
     Ok(())

@@ -3,6 +3,7 @@
 use crate::blocking::Blocking;
 use crate::error::ReplyError;
 use crate::keyspace::Keys;
+use crate::scripts::Vm;
 use crate::session::Session;
 use crate::shared::Shared;
 use crate::stats::WorkerStats;
@@ -23,6 +24,10 @@ pub struct Worker {
     pub rng: Rng,
     /// The time of this loop turn, in ms since the epoch.
     pub now_ms: u64,
+    /// The interpreter of scripts, once there is one and while none runs.
+    pub vm: Option<Box<dyn Vm>>,
+    /// For scripts: memory was above `maxmemory` when the command began, and stayed there.
+    pub lacks_room: bool,
 }
 
 impl Worker {
@@ -30,7 +35,8 @@ impl Worker {
     #[must_use]
     pub fn new(shared: &Shared, id: usize) -> Self {
         let stats = Arc::clone(&shared.stats[id]);
-        Worker { id, stats, rng: Rng::from_entropy(), now_ms: clock::now_ms() }
+        let (rng, now_ms) = (Rng::from_entropy(), clock::now_ms());
+        Worker { id, stats, rng, now_ms, vm: None, lacks_room: false }
     }
 
     /// Reads the clock for a new turn.

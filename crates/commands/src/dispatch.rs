@@ -207,7 +207,9 @@ impl<'a> Executor<'a> {
             self.end_run();
             self.cx.entry = entry;
         }
-        self.cx.keys.hold_one(at);
+        if !self.cx.keys.hold_one(at) {
+            return refuse_busy(&mut self.cx, entry);
+        }
         let failed = run(&mut self.cx, args);
         self.cx.keys.release_one();
         if self.cx.keys.has_ready() {
@@ -396,6 +398,9 @@ fn checked<'a>(
     if needs_room && !make_room(cx.shared, cx.worker) {
         return reject(cx, entry, ReplyError::OutOfMemory);
     }
+    if entry.runs_scripts || cx.session.multi().is_some() {
+        cx.worker.lacks_room = !make_room(cx.shared, cx.worker);
+    }
     let is_monitored = cx.shared.monitor_count.load(Relaxed) > 0;
     if is_monitored && !crate::monitor::may_run(&cx.session.client, entry) {
         let error = ReplyError::Text("ERR Replica can't interact with the keyspace");
@@ -458,7 +463,9 @@ fn timed<'a>(cx: &mut Cx<'a>, timer: &mut Timer, request: &Request<'a>, entry: &
         timer.end(cx.worker);
     }
     cx.session.client.last_command.store(entry.id as u16 + 1, Relaxed);
-    hold(&mut cx.keys, cx.shared, request, entry);
+    if !hold(&mut cx.keys, cx.shared, request, entry) {
+        return refuse_busy(cx, entry);
+    }
     cx.entry = entry;
     let failed = run(cx, request.args);
     release(cx.shared, &mut cx.keys);
@@ -514,22 +521,44 @@ pub(crate) fn release(shared: &Shared, keys: &mut Held<'_>) {
     keys.release(Some(&mut notify));
 }
 
-/// Locks what the command declared.
+/// Locks what the command declared; says whether it could.
 #[inline]
-fn hold<'a>(keys: &mut Held<'a>, shared: &Shared, request: &Request<'a>, entry: &'static Entry) {
+fn hold<'a>(
+    keys: &mut Held<'a>,
+    shared: &Shared,
+    request: &Request<'a>,
+    entry: &'static Entry,
+) -> bool {
     if let Some(at) = request.first_key {
         return keys.hold_one(at);
     }
+    if entry.runs_scripts && !keys.take_turn() {
+        return false;
+    }
     match entry.row.keys {
-        Keys::None | Keys::Each => {}
+        Keys::None => true,
+        // It takes each lock by itself, and would wait for that of a script.
+        Keys::Each => !shared.keyspace.turn.is_busy(),
         Keys::All => keys.hold_all(),
-        _ if !entry.locks_keys => {}
+        _ if !entry.locks_keys => true,
         _ => {
             let mut partitions = Vec::with_capacity(8);
             add_partitions(shared, entry, request.args, &mut partitions);
-            keys.hold_many(&mut partitions);
+            let holds = keys.hold_many(&mut partitions);
+            if !holds {
+                keys.release(None);
+            }
+            holds
         }
     }
+}
+
+/// Answers a command that needs what a script holds for too long.
+#[cold]
+pub(crate) fn refuse_busy(cx: &mut Cx<'_>, entry: &Entry) {
+    let text = cx.shared.keyspace.turn.busy_text();
+    cx.worker.stats.commands[entry.id].rejected.add(1);
+    refuse(cx, Some(entry), text.as_bytes());
 }
 
 /// Adds the partitions of all keys of a command.
@@ -571,7 +600,8 @@ pub(crate) fn note_slow(
 
 /// Removes a key of one partition at random; returns whether it had one.
 fn evict_from(shared: &Shared, worker: &mut Worker, partition: u16) -> bool {
-    let mut shard = shared.keyspace.lock(partition);
+    // One that a long script holds is left alone.
+    let Some(mut shard) = shared.keyspace.lock_or_busy(partition) else { return false };
     let evicted = shard.evict_random(&mut worker.rng);
     if shared.config.hot.notify.load(Relaxed) != 0 {
         shard.take_notifications(&mut |effect| crate::pubsub::notify(shared, &effect));

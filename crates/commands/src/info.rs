@@ -214,6 +214,10 @@ fn memory(cx: &mut Cx<'_>, out: &mut String) {
     let m = Memory::read(cx);
     let total = system::total_memory_bytes();
     let maxmemory = cx.shared.config.hot.maxmemory.load(Relaxed);
+    // A worker has one interpreter, for scripts and functions alike.
+    let vms = cx.shared.sum(|s| s.vm_bytes());
+    let (scripts, script_bytes) = cx.shared.scripts.cached();
+    let (libraries, functions, library_bytes) = cx.shared.scripts.libraries.counts();
     lines!(out,
         "used_memory": m.used,
         "used_memory_human": human_bytes(m.used),
@@ -231,13 +235,19 @@ fn memory(cx: &mut Cx<'_>, out: &mut String) {
         "allocator_resident": m.rss,
         "total_system_memory": total,
         "total_system_memory_human": human_bytes(total),
-        "used_memory_lua": 0,
-        "used_memory_lua_human": human_bytes(0),
-        "used_memory_scripts": 0,
-        "used_memory_scripts_human": human_bytes(0),
-        "number_of_cached_scripts": 0,
-        "number_of_functions": 0,
-        "number_of_libraries": 0,
+        "used_memory_lua": vms,
+        "used_memory_vm_eval": vms,
+        "used_memory_lua_human": human_bytes(vms),
+        "used_memory_scripts_eval": script_bytes,
+        "number_of_cached_scripts": scripts,
+        "number_of_functions": functions,
+        "number_of_libraries": libraries,
+        "used_memory_vm_functions": 0,
+        "used_memory_vm_total": vms,
+        "used_memory_vm_total_human": human_bytes(vms),
+        "used_memory_functions": library_bytes,
+        "used_memory_scripts": script_bytes + library_bytes,
+        "used_memory_scripts_human": human_bytes((script_bytes + library_bytes) as u64),
         "maxmemory": maxmemory,
         "maxmemory_human": human_bytes(maxmemory),
         "maxmemory_policy": cx.shared.config.get("maxmemory-policy"),

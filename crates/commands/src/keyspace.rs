@@ -9,6 +9,7 @@
 mod dbs;
 mod due;
 mod history;
+mod hold;
 mod items;
 mod typed;
 
@@ -16,6 +17,7 @@ pub use history::{History, Ready, WatchFlag};
 pub use typed::Editor;
 
 use crate::stats::WorkerStats;
+use crate::turn::Turn;
 use dbs::Dbs;
 use hypercache_journal::{Change, Effect, Event};
 use hypercache_protocol::slot::{SLOTS, SlotFinder, slot_of};
@@ -188,6 +190,8 @@ struct Partition {
 /// All partitions.
 #[derive(Debug)]
 pub struct Keyspace {
+    /// Whose turn it is to run a script.
+    pub turn: Arc<Turn>,
     hasher: KeyHasher,
     /// The CAS unique that was given last; see [`items`].
     last_cas: AtomicU64,
@@ -204,7 +208,7 @@ impl Keyspace {
         let partitions: Box<[Partition]> = (0..PARTITIONS).map(partition).collect();
         let partitions = partitions.try_into().expect("it has as many");
         let last_cas = AtomicU64::new(items::first_cas());
-        Keyspace { hasher, last_cas, partitions }
+        Keyspace { turn: Arc::default(), hasher, last_cas, partitions }
     }
 
     #[inline]
@@ -304,6 +308,8 @@ pub struct Keys<'a> {
     one: Option<One<'a>>,
     /// The partitions that others hold, in ascending order.
     many: Vec<(u16, MutexGuard<'a, Shard>)>,
+    /// The turn to run a script, released last.
+    turn: Option<MutexGuard<'a, ()>>,
     /// The selected database.
     pub db: u8,
     /// The time that expiry is judged by, in ms since the epoch: that of the loop turn.
@@ -322,28 +328,8 @@ impl<'a> Keys<'a> {
     #[must_use]
     pub fn new(keyspace: &'a Keyspace, stats: &'a WorkerStats, db: u8, now_ms: u64) -> Self {
         let now_s = (now_ms / 1000) as u32;
-        let (one, many) = (None, Vec::new());
-        Keys { keyspace, stats, one, many, db, now_ms, now_s, touch: true, ready: Vec::new() }
-    }
-
-    /// Locks the partition of one key that was located before.
-    #[inline]
-    pub fn hold_one(&mut self, at: &'a Located) {
-        let shard = self.keyspace.lock(at.partition);
-        self.one = Some(One { at, shard });
-    }
-
-    /// Locks the partitions named, in ascending order whatever the order given.
-    pub fn hold_many(&mut self, partitions: &mut Vec<u16>) {
-        partitions.sort_unstable();
-        partitions.dedup();
-        let lock = |&p: &u16| (p, self.keyspace.lock(p));
-        self.many = partitions.iter().map(lock).collect();
-    }
-
-    /// Locks all partitions.
-    pub fn hold_all(&mut self) {
-        self.hold_many(&mut (0..PARTITIONS as u16).collect());
+        let (one, many, turn, ready) = (None, Vec::new(), None, Vec::new());
+        Keys { keyspace, stats, one, many, turn, db, now_ms, now_s, touch: true, ready }
     }
 
     /// Reports the bytes that changed and unlocks, after [`Self::hold_one`] and if nobody wants
@@ -381,6 +367,9 @@ impl<'a> Keys<'a> {
             self.stats.add_bytes(shard.take_bytes_delta());
         } else if !self.many.is_empty() {
             self.release_many(notify);
+        }
+        if self.turn.is_some() {
+            self.turn = None;
         }
     }
 

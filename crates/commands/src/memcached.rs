@@ -410,7 +410,8 @@ impl<'c> Call<'c, '_> {
         let shared = self.cx.shared;
         let stats = &*self.cx.worker.stats;
         let mut keys = Keys::new(&shared.keyspace, stats, 0, self.cx.worker.now_ms);
-        keys.hold_one(at);
+        // There is no word for a script that takes long: it is waited for.
+        while !keys.hold_one(at) {}
         Held { keys, out: self.cx.reply.output(), stats, shared }
     }
 
@@ -507,7 +508,7 @@ pub fn flush_if_due(shared: &Shared, worker: &crate::Worker, now_ms: u64) {
 
 /// Empties database 0.
 fn flush(shared: &Shared, keys: &mut Keys<'_>) {
-    keys.hold_all();
+    while !keys.hold_all() {}
     let flushed = keys.flush(Some(0));
     release(shared, keys);
     crate::shared::free_in_background(Box::new(flushed));

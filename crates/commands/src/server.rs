@@ -182,7 +182,9 @@ mod tests {
                 woken.fetch_add(1, Relaxed);
             }))
         };
+        // Of the worker and the standby.
         assert!(h.shared.mailboxes.set(vec![mailbox(), mailbox()]).is_ok());
+        h.shared.has_standby.store(true, Relaxed);
         assert_eq!(h.run("shutdown nosave now"), b"");
         assert!(h.shared.is_stopping.load(Relaxed) && h.session.is_closing);
         assert_eq!(woken.load(Relaxed), 2);

@@ -8,6 +8,7 @@ use crate::keyspace::Keyspace;
 use crate::latency::LatencyMonitor;
 use crate::pubsub::PubSub;
 use crate::sampler::Sampler;
+use crate::scripts::Scripts;
 use crate::slowlog::SlowLog;
 use crate::stats::WorkerStats;
 use hypercache_protocol::reply::Output;
@@ -128,6 +129,8 @@ pub struct Shared {
     pub clients: Clients,
     /// The subscriptions.
     pub pubsub: PubSub,
+    /// Scripts and functions.
+    pub scripts: Scripts,
     /// SLOWLOG.
     pub slowlog: SlowLog,
     /// LATENCY.
@@ -136,8 +139,11 @@ pub struct Shared {
     pub sampler: Sampler,
     /// One per worker, same order as `mailboxes`; and one more for threads that are no workers.
     pub stats: Vec<Arc<WorkerStats>>,
-    /// One per worker, set once the workers exist.
+    /// One per worker and one for the standby, set once the workers exist.
     pub mailboxes: OnceLock<Vec<Mailbox>>,
+    /// Whether a worker beyond the others was started, for connections that come while a script
+    /// takes long.
+    pub has_standby: AtomicBool,
     /// CLIENT PAUSE.
     pub pause: Pause,
     /// Clients that see every command (MONITOR).
@@ -178,11 +184,13 @@ impl Shared {
             config,
             clients: Clients::default(),
             pubsub: PubSub::default(),
+            scripts: Scripts::default(),
             slowlog: SlowLog::default(),
             latency: LatencyMonitor::default(),
             sampler: Sampler::default(),
             stats: (0..=workers).map(|_| Arc::new(WorkerStats::default())).collect(),
             mailboxes: OnceLock::new(),
+            has_standby: AtomicBool::new(false),
             pause: Pause::default(),
             monitors: Mutex::default(),
             monitor_count: AtomicUsize::new(0),
@@ -236,7 +244,7 @@ impl Shared {
         self.sampler.reset();
         growth::reset();
         for (i, stats) in self.stats.iter().enumerate() {
-            let is_worker = self.mailboxes.get().is_some_and(|m| i < m.len());
+            let is_worker = self.mailboxes.get().is_some() && i < self.workers();
             if i == own || !is_worker {
                 stats.reset();
             } else {
@@ -248,10 +256,17 @@ impl Shared {
     /// Tells all workers to stop, and wakes them. Returns whether they were told before.
     pub fn stop(&self) -> bool {
         let was_stopping = self.is_stopping.swap(true, Ordering::AcqRel);
-        if let Some(mailboxes) = self.mailboxes.get() {
-            mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
-        }
+        self.keyspace.turn.stop();
+        self.resume_all();
         was_stopping
+    }
+
+    /// Has all workers look at what they left waiting.
+    pub fn resume_all(&self) {
+        let Some(mailboxes) = self.mailboxes.get() else { return };
+        let standby = usize::from(self.has_standby.load(Ordering::Acquire));
+        let there = mailboxes.iter().take(self.workers() + standby);
+        there.for_each(|mailbox| mailbox.send(Message::Resume));
     }
 
     /// How many workers there are.

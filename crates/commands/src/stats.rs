@@ -62,6 +62,8 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: Counter,)+
             /// Bytes of keyspace and buffers that this worker added less those it freed.
             bytes: AtomicIsize,
+            /// Bytes that its interpreter of scripts takes.
+            vm_bytes: AtomicU64,
             /// Error replies by code. Only looked at when there is an error.
             errors: Mutex<Vec<(Box<str>, u64)>>,
             /// By [`crate::table::Entry::id`].
@@ -76,6 +78,7 @@ macro_rules! counters {
                 WorkerStats {
                     $($name: Counter::default(),)+
                     bytes: AtomicIsize::new(0),
+                    vm_bytes: AtomicU64::new(0),
                     errors: Mutex::default(),
                     commands: commands.collect(),
                     memcached_calls: ROWS.iter().map(|_| Counter::default()).collect(),
@@ -167,6 +170,17 @@ counters! {
 }
 
 impl WorkerStats {
+    /// Notes how many bytes its interpreter of scripts takes.
+    pub fn set_vm_bytes(&self, bytes: usize) {
+        self.vm_bytes.store(bytes as u64, Relaxed);
+    }
+
+    /// Bytes that its interpreter of scripts took after it last ran one.
+    #[must_use]
+    pub fn vm_bytes(&self) -> u64 {
+        self.vm_bytes.load(Relaxed)
+    }
+
     /// Counts an error reply whose text, code first, is `line`.
     #[cold]
     pub fn count_error(&self, line: &[u8]) {

@@ -420,7 +420,9 @@ impl Command {
         };
         imply(Flags::WRITE, Acl::WRITE);
         // Redis: scripting commands are readonly by flag but not of the category.
-        imply(Flags::READONLY, Acl::READ);
+        if self.group != Group::Scripting {
+            imply(Flags::READONLY, Acl::READ);
+        }
         imply(Flags::ADMIN, Acl::ADMIN | Acl::DANGEROUS);
         imply(Flags::PUBSUB, Acl::PUBSUB);
         imply(Flags::FAST, Acl::FAST);
@@ -465,6 +467,8 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::clients::COMMANDS,
     crate::pubsub::COMMANDS,
     crate::transaction::COMMANDS,
+    crate::script::COMMANDS,
+    crate::function::COMMANDS,
     crate::server::COMMANDS,
     crate::config_command::COMMANDS,
     crate::slowlog::COMMANDS,
@@ -498,6 +502,10 @@ pub struct Entry {
     pub is_quick: bool,
     /// The numbers of arguments with which it is plain and quick: the least, and how many more.
     plain_args: (u32, u32),
+    /// Whether its name has letters only, so that eight of them are known by their folded word.
+    is_letters: bool,
+    /// Whether it runs a script, so that it takes the turn before its partitions.
+    pub runs_scripts: bool,
 }
 
 /// The row that was found last: most commands of a batch have the same name.
@@ -541,7 +549,7 @@ impl Recent {
             return self.get_long(name);
         }
         let entry = table().get(name)?;
-        if name.len() <= size_of::<u64>() {
+        if name.len() <= size_of::<u64>() && entry.is_letters {
             let mask = UPPER_CASE.unbounded_shr(u64::BITS - 8 * name.len() as u32);
             (self.word, self.mask) = (folded_word(name), mask);
             (self.len, self.entry) = (name.len() as u32, entry);
@@ -585,8 +593,6 @@ impl Table {
         let mut table = Table { entries: Vec::new(), buckets: Box::new([(0, None); BUCKETS]) };
         let mut next_id = 0;
         for row in FAMILIES.iter().copied().flatten() {
-            let is_letters = row.name.bytes().all(|b| b.is_ascii_uppercase());
-            assert!(row.name.len() > 8 || is_letters, "the lookup takes short names for letters");
             let entry = table.add(row, None, &mut next_id);
             let mut at = bucket_of(entry.row.name.as_bytes());
             while let Some(other) = table.buckets[at].1 {
@@ -622,6 +628,7 @@ impl Table {
             Ok(exactly) => (exactly, 0),
             Err(_) => (row.arity.unsigned_abs(), i32::MAX as u32),
         };
+        let runs_scripts = row.group == Group::Scripting && row.keys != Keys::None;
         let entry = Entry {
             id,
             row,
@@ -632,6 +639,8 @@ impl Table {
             locks_keys,
             is_quick,
             plain_args,
+            is_letters: row.name.bytes().all(|b| b.is_ascii_uppercase()),
+            runs_scripts,
         };
         let entry: &'static Entry = Box::leak(Box::new(entry));
         self.entries.push(entry);
@@ -645,7 +654,8 @@ impl Table {
         let word = folded_word(name);
         let mut at = bucket_of(name);
         while let (other, Some(entry)) = self.buckets[at] {
-            let is_short = name.len() == entry.row.name.len() && name.len() <= 8;
+            let is_whole = name.len() == entry.row.name.len() && name.len() <= 8;
+            let is_short = is_whole && entry.is_letters;
             if other == word && (is_short || entry.row.name.as_bytes().eq_ignore_ascii_case(name)) {
                 return Some(entry);
             }
@@ -695,6 +705,8 @@ pub fn unknown() -> &'static Entry {
         locks_keys: false,
         is_quick: false,
         plain_args: (u32::MAX, 0),
+        is_letters: false,
+        runs_scripts: false,
     };
     &UNKNOWN
 }

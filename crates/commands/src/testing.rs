@@ -40,6 +40,12 @@ impl Harness {
         Self::over(Shared::new(config, 1))
     }
 
+    /// One more worker's worth of state over what others use too.
+    #[must_use]
+    pub fn beside(shared: &Arc<Shared>) -> Self {
+        Self::over(Arc::clone(shared))
+    }
+
     fn over(shared: Arc<Shared>) -> Self {
         let worker = Worker::new(&shared, 0);
         let session = Self::connect(&shared);
@@ -84,7 +90,7 @@ impl Harness {
         }
         drop(executor);
         timer.end(worker);
-        flatten(&out)
+        out.flattened()
     }
 
     /// Runs one command given as a line with the shell's quoting.
@@ -94,20 +100,6 @@ impl Harness {
     pub fn run(&mut self, line: &str) -> Vec<u8> {
         self.run_args(split_words(line.as_bytes()).expect("quotes close"))
     }
-}
-
-/// The bytes of an output in the order they are sent.
-#[must_use]
-pub fn flatten(out: &Output) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(out.len());
-    let mut from = 0;
-    for (at, value) in &out.shared {
-        bytes.extend_from_slice(&out.bytes[from..*at]);
-        bytes.extend_from_slice(value);
-        from = *at;
-    }
-    bytes.extend_from_slice(&out.bytes[from..]);
-    bytes
 }
 
 #[cfg(test)]

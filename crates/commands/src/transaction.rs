@@ -142,7 +142,15 @@ fn exec(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
         cx.session.discard_transaction(cx.shared);
         return Err(ReplyError::ExecAbort);
     }
-    hold_all_keys(cx, &multi);
+    if !hold_all_keys(cx, &multi) {
+        cx.keys.release(None);
+        cx.session.discard_transaction(cx.shared);
+        let text = cx.shared.keyspace.turn.busy_text();
+        let text = text.strip_prefix("BUSY ").unwrap_or(text);
+        cx.reply
+            .error(format!("EXECABORT Transaction discarded because of: BUSY {text}").as_bytes());
+        return Err(ReplyError::Written);
+    }
     let is_untouched = watched_keys_are_untouched(cx);
     // The watch ends with the transaction either way. Its keys stay registered until the locks
     // are released, which harms nobody: the flag is no longer looked at.
@@ -160,14 +168,18 @@ fn exec(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     Ok(())
 }
 
-fn hold_all_keys(cx: &mut Cx<'_>, multi: &Multi) {
+/// Says whether it could: not when a script holds what is needed for too long.
+fn hold_all_keys(cx: &mut Cx<'_>, multi: &Multi) -> bool {
+    if multi.queue.iter().any(|(entry, _)| entry.runs_scripts) && !cx.keys.take_turn() {
+        return false;
+    }
     let mut partitions = Vec::new();
     for (entry, args) in &multi.queue {
         dispatch::add_partitions(cx.shared, entry, args.as_args(), &mut partitions);
     }
     let watched = cx.session.watch().into_iter().flat_map(|w| &w.keys);
     partitions.extend(watched.map(|(_, key)| crate::keyspace::partition_of(key)));
-    cx.keys.hold_many(&mut partitions);
+    cx.keys.hold_many(&mut partitions)
 }
 
 /// Whether no watched key changed. One whose time is past since it was watched has changed:

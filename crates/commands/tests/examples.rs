@@ -57,6 +57,7 @@ fn quote(bytes: &[u8]) -> String {
 
 fn check(name: &str, examples: &str) {
     let mut harness = Harness::new(Config::default());
+    harness.shared.scripts.install(Box::new(hypercache_scripting::Engine));
     let mut expected = examples.split("\n> ");
     let first = expected.next().unwrap_or_default();
     let first = first.strip_prefix("> ").unwrap_or_else(|| panic!("{name}: begins with `> `"));

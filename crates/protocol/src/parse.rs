@@ -175,6 +175,13 @@ impl OwnedArgs {
         copy
     }
 
+    /// Forgets all arguments and keeps their memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ranges.clear();
+        self.owned.clear();
+    }
+
     /// Adds an argument.
     pub fn push(&mut self, bytes: &[u8]) {
         let start = self.bytes.len() as u32;

@@ -52,6 +52,20 @@ impl Output {
         self.shared.truncate(mark.1);
     }
 
+    /// The bytes in the order they are sent.
+    #[must_use]
+    pub fn flattened(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len());
+        let mut from = 0;
+        for (at, value) in &self.shared {
+            bytes.extend_from_slice(&self.bytes[from..*at]);
+            bytes.extend_from_slice(value);
+            from = *at;
+        }
+        bytes.extend_from_slice(&self.bytes[from..]);
+        bytes
+    }
+
     /// Appends another output.
     pub fn append(&mut self, other: &Output) {
         let base = self.bytes.len();
@@ -141,6 +155,11 @@ impl<'a> Reply<'a> {
     /// A simple string; must not contain line ends.
     pub fn simple(&mut self, text: &str) {
         self.line(b'+', text.as_bytes());
+    }
+
+    /// A simple string of any bytes. Line ends in it become spaces.
+    pub fn status(&mut self, text: &[u8]) {
+        self.line(b'+', text);
     }
 
     /// An error with its code, as `ERR something`. Line ends in it become spaces.
@@ -242,6 +261,11 @@ impl<'a> Reply<'a> {
     /// A double given as the text that stands for it.
     pub fn double_text(&mut self, text: &[u8]) {
         if self.is_v3() { self.line(b',', text) } else { self.bulk(text) }
+    }
+
+    /// A number of any size given as its digits (a bulk string in RESP2).
+    pub fn big_number(&mut self, digits: &[u8]) {
+        if self.is_v3() { self.line(b'(', digits) } else { self.bulk(digits) }
     }
 
     /// Text with its format, `txt` or `mkd` (a bulk string in RESP2).

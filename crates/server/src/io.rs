@@ -97,6 +97,19 @@ impl Waker {
     }
 }
 
+/// Copies what waits to be received on a connection, without taking it. `fd` is the number of the
+/// connection's socket, which its worker must not have closed.
+pub(crate) fn peek(fd: i32, buffer: &mut [u8]) -> usize {
+    if fd < 0 {
+        return 0;
+    }
+    // SAFETY: only the connection's worker closes the socket, and it is the caller, who says that
+    // it did not.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+    rustix::net::recv(fd, buffer, flags).map_or(0, |(len, _)| len)
+}
+
 /// A back end.
 pub(crate) trait Driver {
     /// Accepts connections from a listening socket.

@@ -6,6 +6,7 @@ mod connection;
 mod io;
 mod listen;
 mod serve;
+mod standby;
 mod worker;
 
 pub use serve::serve;

@@ -24,8 +24,10 @@ pub fn serve(config: Config) -> Result<(), String> {
     let workers = worker_count(&config);
     let choice = config.get("io");
     let shared = Shared::new(config, workers);
+    shared.scripts.install(Box::new(hypercache_scripting::Engine));
     hypercache_store::start_preparing();
-    let inboxes = (0..workers)
+    // One more than workers: the standby's.
+    let inboxes = (0..=workers)
         .map(|_| Ok(Inbox { sockets: Mutex::default(), waker: Waker::new()? }))
         .collect::<std::io::Result<Vec<_>>>()
         .map_err(|error| format!("cannot create the event loops: {error}"))?;
@@ -42,6 +44,8 @@ pub fn serve(config: Config) -> Result<(), String> {
     let backend = choose_backend(&choice)?;
     info!("event loops: {workers}, on {}", backend.name());
     assert!(shared.io_backend.set(backend.name()).is_ok(), "the back end is chosen once");
+    crate::standby::watch(&shared, &inboxes, &listeners)
+        .map_err(|error| format!("cannot watch over scripts: {error}"))?;
     let threads = start_workers(&shared, &inboxes, listeners, backend)?;
     join(threads)
 }
@@ -94,7 +98,7 @@ fn start_workers(
 ) -> Result<Vec<JoinHandle<std::io::Result<()>>>, String> {
     let mut listeners = Some(listeners);
     let mut threads = Vec::new();
-    for id in 0..inboxes.len() {
+    for id in 0..shared.workers() {
         // The first worker accepts and deals connections out in turn.
         let listeners = listeners.take().unwrap_or_default();
         let (shared, inboxes) = (Arc::clone(shared), Arc::clone(inboxes));

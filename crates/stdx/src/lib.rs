@@ -5,6 +5,7 @@
 
 pub mod chunks;
 pub mod clock;
+pub mod crc64;
 pub mod float80;
 mod float_bits;
 pub mod glob;
@@ -14,4 +15,5 @@ pub mod mailbox;
 pub mod number;
 pub mod quote;
 pub mod rng;
+pub mod sha1;
 pub mod size;

@@ -3,8 +3,8 @@
 use super::{ROWS, Request, locate};
 use crate::config::Config;
 use crate::dispatch::{Executor, Timer};
+use crate::testing::Harness;
 use crate::testing::replay::{KEEP_ALL, dataset, replay};
-use crate::testing::{Harness, flatten};
 use hypercache_protocol::memcached::{Step, next};
 use hypercache_protocol::parse::{Args, Parser};
 use hypercache_protocol::reply::Output;
@@ -27,7 +27,7 @@ fn run(harness: &mut Harness, stream: &str) -> String {
         let mut executor = Executor::new(shared, worker, session, &mut timer, &mut out);
         executor.execute_memcached(&Request { args, refusal, first_key: located.as_ref() });
     }
-    String::from_utf8_lossy(&flatten(&out)).replace("\r\n", "\n")
+    String::from_utf8_lossy(&out.flattened()).replace("\r\n", "\n")
 }
 
 /// The CAS unique that `gets` tells of a key.

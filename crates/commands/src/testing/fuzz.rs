@@ -16,6 +16,13 @@ pub use dictionary::dictionary;
 pub use memcached_parser::memcached_parser;
 pub use resp_parser::resp_parser;
 
+/// How many replies of RESP2 the bytes are, if they are whole ones.
+#[must_use]
+pub fn count_replies(bytes: &[u8]) -> Option<usize> {
+    let found = frames::frames(bytes, hypercache_protocol::reply::Version::V2);
+    found.ok().map(|found| found.replies)
+}
+
 /// A target: it panics when the bytes break a promise.
 pub type Target = fn(&[u8]);
 

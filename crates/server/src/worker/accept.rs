@@ -16,7 +16,11 @@ impl<D: Driver> Worker<D> {
     /// Gives a new connection to the next worker in turn.
     pub(super) fn deal(&mut self, fd: OwnedFd, is_unix: bool) {
         let target = self.next_inbox;
-        self.next_inbox = (self.next_inbox + 1) % self.inboxes.len();
+        self.next_inbox = (self.next_inbox + 1) % self.shared.workers();
+        if self.shared.keyspace.turn.busy_worker() == Some(target) {
+            // Its script takes long, and is perhaps to be killed by this very client.
+            return self.deal(fd, is_unix);
+        }
         if target == self.commands.id {
             return self.connect(fd, is_unix);
         }
@@ -26,7 +30,7 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(super) fn take_inbox(&mut self) {
-        if self.inboxes.len() == 1 {
+        if self.shared.workers() == 1 && self.commands.id == 0 {
             return;
         }
         let sockets = std::mem::take(&mut *self.inboxes[self.commands.id].sockets.lock());

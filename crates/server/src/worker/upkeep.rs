@@ -146,11 +146,8 @@ impl<D: Driver> Worker<D> {
         let pause = &self.shared.pause.until_ms;
         // Unless it was prolonged just now; and only one worker tells of its end.
         let is_over = until != 0 && now_ms >= until;
-        if is_over
-            && pause.compare_exchange(until, 0, Relaxed, Relaxed).is_ok()
-            && let Some(mailboxes) = self.shared.mailboxes.get()
-        {
-            mailboxes.iter().for_each(|mailbox| mailbox.send(Message::Resume));
+        if is_over && pause.compare_exchange(until, 0, Relaxed, Relaxed).is_ok() {
+            self.shared.resume_all();
         }
         self.close_overdue(now_ms);
     }
@@ -190,7 +187,7 @@ impl<D: Driver> Worker<D> {
     fn expire(&mut self, now_ms: u64) {
         let Some(mut partition) = self.expiring else { return };
         let started = clock::mono_ns();
-        let workers = self.inboxes.len();
+        let workers = self.shared.workers();
         while partition < PARTITIONS {
             if partition % workers == self.commands.id {
                 let (looked, gone) = self.expire_partition(partition as u16, now_ms);
@@ -211,7 +208,8 @@ impl<D: Driver> Worker<D> {
 
     fn expire_partition(&mut self, partition: u16, now_ms: u64) -> (usize, usize) {
         let shared = &self.shared;
-        let mut shard = shared.keyspace.lock(partition);
+        // What is held, perhaps by a long script, is looked at in the next round.
+        let Some(mut shard) = shared.keyspace.try_lock(partition) else { return (0, 0) };
         let result = shard.expire_due(now_ms, EXPIRE_BATCH);
         if result.0 > 0 {
             if shared.config.hot.notify.load(Relaxed) != 0 {

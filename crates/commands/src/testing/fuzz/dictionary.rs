@@ -15,6 +15,7 @@ pub fn dictionary(target: &str) -> String {
         "memcached_parser" => memcached_words(),
         "command_sequence" => command_words(),
         "config_file" => setting_words(),
+        "lua_bridge" => lua_words(),
         _ => BTreeSet::new(),
     };
     let mut text = format!("# The words of {target}. Written by `cargo xtask gen`.\n");
@@ -69,6 +70,18 @@ fn command_words() -> Words {
         ["@log\n", "@client ", "@wait ", "@expire\n", "\n"].map(|word| word.as_bytes().to_vec()),
     );
     words
+}
+
+fn lua_words() -> Words {
+    let words = "and break do else elseif end false for function if in local nil not or repeat return \
+                 then true until while KEYS ARGV _G redis.call( redis.pcall( redis.error_reply( \
+                 redis.status_reply( redis.setresp(3) redis.sha1hex( redis.register_function( \
+                 cjson.encode( cjson.decode( cjson.null cmsgpack.pack( cmsgpack.unpack( struct.pack( \
+                 struct.unpack( bit.band( string.rep( string.format( table.concat( table.sort( \
+                 coroutine.wrap( setmetatable( pcall( error( unpack( tostring( loadstring( 'SET' 'GET' \
+                 'INCR' 'MGET' 'SELECT' err= ok= map= set= double= big_number= verbatim_string= \
+                 1e308 0/0 2^53 -1 [[ ]] .. == # #!lua name=l flags=no-writes";
+    words.split_whitespace().map(|word| word.as_bytes().to_vec()).collect()
 }
 
 fn setting_words() -> Words {

@@ -1,0 +1,89 @@
+//! A command on behalf of a script: the checks that Redis makes, in its order, and the locks.
+
+use crate::blocking::Blocking;
+use crate::context::Cx;
+use crate::dispatch;
+use crate::scripts::{Call, ScriptFlags};
+use crate::table::{Entry, Flags, table};
+use hypercache_protocol::parse::Args;
+use hypercache_stdx::clock;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Runs a command; its reply, which may be an error, is then in the output. The time of quick
+/// commands is not measured: it counts as the script's alone.
+///
+/// # Errors
+/// The text of the error for which it did not run.
+pub fn call(cx: &mut Cx<'_>, call: &Call<'_>, args: Args<'_>) -> Result<(), &'static str> {
+    let entry = resolve(args)?;
+    check(cx, call, entry)?;
+    if entry.row.flags.has(Flags::WRITE) {
+        cx.shared.keyspace.turn.note_write();
+    }
+    hold(cx, entry, args);
+    cx.entry = entry;
+    let started_ns = if entry.is_quick { 0 } else { clock::mono_ns() };
+    let before = std::mem::replace(&mut cx.blocking, Blocking::Denied);
+    let failed = dispatch::run(cx, args);
+    cx.blocking = before;
+    let nanos = if entry.is_quick { 0 } else { clock::mono_ns() - started_ns };
+    cx.worker.stats.count_commands(entry.id, 1, nanos, u64::from(failed));
+    // SELECT changes it for what follows.
+    cx.keys.db = cx.session.db;
+    if cx.shared.monitor_count.load(Relaxed) > 0 {
+        crate::monitor::feed_monitors(cx.shared, cx.session, entry, args);
+    }
+    Ok(())
+}
+
+/// The row that will run: of a container, the subcommand's.
+///
+/// # Errors
+/// The text of the error when there is none, or the number of arguments is another.
+pub fn resolve(args: Args<'_>) -> Result<&'static Entry, &'static str> {
+    const UNKNOWN: &str = "ERR Unknown Redis command called from script";
+    let mut entry = table().get(args.get(0)).ok_or(UNKNOWN)?;
+    if !entry.subcommands.is_empty() && args.len() > 1 {
+        entry = entry.subcommand(args.get(1)).ok_or(UNKNOWN)?;
+    }
+    if !entry.row.accepts(args.len()) {
+        return Err("ERR Wrong number of args calling Redis command from script");
+    }
+    Ok(entry)
+}
+
+fn check(cx: &Cx<'_>, call: &Call<'_>, entry: &Entry) -> Result<(), &'static str> {
+    let flags = entry.row.flags;
+    if flags.has(Flags::NO_SCRIPT) {
+        return Err("ERR This Redis command is not allowed from script");
+    }
+    let may_write = !call.is_readonly && !call.flags.has(ScriptFlags::NO_WRITES);
+    if flags.has(Flags::WRITE) && !may_write {
+        return Err("ERR Write commands are not allowed from read-only scripts.");
+    }
+    // What has begun to write is not left half done for want of memory.
+    let lacks_room = call.is_out_of_memory && !call.flags.has(ScriptFlags::ALLOW_OOM);
+    if lacks_room && flags.has(Flags::DENY_OOM) && !cx.shared.keyspace.turn.has_written() {
+        return Err(crate::ReplyError::OutOfMemory.text());
+    }
+    Ok(())
+}
+
+/// Takes the partitions of the command's keys that the script does not hold yet.
+fn hold(cx: &mut Cx<'_>, entry: &'static Entry, args: Args<'_>) {
+    if entry.has_one_key && args.len() > 1 {
+        let partition = crate::keyspace::partition_of(args.get(1));
+        if !cx.keys.holds(partition) {
+            cx.keys.hold_more(&[partition]);
+        }
+        return;
+    }
+    let mut partitions = Vec::new();
+    dispatch::add_partitions(cx.shared, entry, args, &mut partitions);
+    partitions.sort_unstable();
+    partitions.retain(|partition| !cx.keys.holds(*partition));
+    partitions.dedup();
+    if !partitions.is_empty() {
+        cx.keys.hold_more(&partitions);
+    }
+}
