@@ -186,7 +186,7 @@ fn many_members_come_and_go_in_every_order() {
         check(&set, &model);
         for i in 0..N {
             let i = i * 7919 % N;
-            if i % 50 != 0 {
+            if !i.is_multiple_of(50) {
                 run(&mut set, &mut model, SortedSetOp::Remove(&numbered(i)));
             }
         }
