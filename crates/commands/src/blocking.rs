@@ -277,21 +277,33 @@ fn serve_key(cx: &mut Cx<'_>, key: &Ready, ready: &mut VecDeque<Ready>) {
 
 /// Runs the command of a client that waits, which was claimed. Returns whether it was answered.
 fn serve(cx: &mut Cx<'_>, waiter: &Arc<Waiter>, key: &[u8], ready: &mut VecDeque<Ready>) -> bool {
-    loop {
-        let mut reply = Box::<Output>::default();
-        match try_again(cx, waiter, key, &mut reply, ready) {
-            Err(ReplyError::WouldBlock) => {
-                if waiter.give_back() {
-                    return false;
-                }
-                continue;
-            }
-            Err(ReplyError::Written) | Ok(()) => {}
-            Err(error) => Reply::new(&mut reply, waiter.version).error(error.text().as_bytes()),
-        }
-        end(cx.shared, waiter, reply);
+    if serve_from(cx, waiter, key, ready) {
         return true;
     }
+    while !waiter.give_back() {
+        // Another of its keys became ready meanwhile; which one is not known.
+        if waiter.keys.iter().any(|key| serve_from(cx, waiter, key, ready)) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Runs the command of a client that waits on one key. Returns whether it was answered.
+fn serve_from(
+    cx: &mut Cx<'_>,
+    waiter: &Arc<Waiter>,
+    key: &[u8],
+    ready: &mut VecDeque<Ready>,
+) -> bool {
+    let mut reply = Box::<Output>::default();
+    match try_again(cx, waiter, key, &mut reply, ready) {
+        Err(ReplyError::WouldBlock) => return false,
+        Err(ReplyError::Written) | Ok(()) => {}
+        Err(error) => Reply::new(&mut reply, waiter.version).error(error.text().as_bytes()),
+    }
+    end(cx.shared, waiter, reply);
+    true
 }
 
 fn try_again(

@@ -162,7 +162,8 @@ const CLIENT: &[Command] = &[
         name: "UNBLOCK",
         since: "5.0.0",
         arity: -3,
-        flags: ADMIN,
+        // It takes the locks of the keys that the other client waits for.
+        flags: ADMIN.or(Flags::NO_MULTI),
         run: unblock,
         summary: "Ends the wait of a connection in a blocking command; answers whether it waited.",
         syntax: "client-id [TIMEOUT | ERROR]",
@@ -291,7 +292,6 @@ fn reply(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     Ok(())
 }
 
-/// No command blocks, so there is never anybody to unblock.
 fn unblock(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     match args.len() {
         3 => {}

@@ -25,7 +25,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::net::{SocketFlags, accept_with};
 use std::io::Result;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::{Arc, Weak};
 
 /// Bytes of waiting requests that are looked at: enough for one of the commands looked for.
@@ -59,7 +59,7 @@ impl Watch {
     fn look(&self, worker: usize) {
         let Some(shared) = self.shared.upgrade() else { return };
         for client in shared.clients.all() {
-            if client.worker as usize == worker && client.has(ClientFlags::AUTHENTICATED) {
+            if client.worker as usize == worker && may_be_looked_at(&client) {
                 look_at(&shared, &client);
             }
         }
@@ -113,6 +113,15 @@ impl Watch {
 fn is_readable(fd: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether what waits in a client's socket begins with a request of somebody who may give orders: not
+/// where a request has arrived in part, and not where the next one is not to run yet.
+fn may_be_looked_at(client: &Client) -> bool {
+    let otherwise = [ClientFlags::MEMCACHED, ClientFlags::BLOCKED, ClientFlags::MULTI];
+    client.has(ClientFlags::AUTHENTICATED)
+        && !otherwise.iter().any(|flag| client.has(*flag))
+        && client.query_bytes.load(Relaxed) == 0
 }
 
 /// Does what the first request that waits in a client's socket asks of the script, if it does.

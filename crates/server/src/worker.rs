@@ -756,6 +756,11 @@ impl<D: Driver> Worker<D> {
 
     fn close(&mut self, token: Token) {
         let Some(mut connection) = self.connections.remove(token) else { return };
+        if let Some(waiter) = connection.session.blocked()
+            && let Some(at) = waiter.deadline_ms()
+        {
+            self.timeouts.remove(&(at, waiter.number(), token));
+        }
         connection.session.close(&self.shared);
         self.commands.stats.add_bytes(-(connection.counted_bytes as isize));
         self.driver.remove(token);

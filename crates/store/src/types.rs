@@ -98,6 +98,13 @@ pub trait Collection: Held + Default + std::fmt::Debug {
         true
     }
 
+    /// Whether somebody who waits for the value may want what an operation does: one that only takes is
+    /// no reason to wake anybody.
+    fn wakes(op: &Self::Op<'_>) -> bool {
+        let _any = op;
+        true
+    }
+
     /// Whether there is nothing in it, so that its key goes.
     fn is_empty(&self) -> bool;
 

@@ -63,12 +63,25 @@ impl History {
     /// Records an effect. The one place through which writes are told.
     #[inline]
     pub(super) fn record(&mut self, effect: &Effect<'_>) {
+        // A key that goes matters to some who wait, too: a consumer group goes with its stream.
+        let wakes = !matches!(effect.change, Change::Deadline(_) | Change::Nothing);
+        self.append(effect, wakes);
+    }
+
+    /// Records an effect that nobody who waits can want.
+    #[inline]
+    pub(super) fn record_quietly(&mut self, effect: &Effect<'_>) {
+        self.append(effect, false);
+    }
+
+    #[inline]
+    fn append(&mut self, effect: &Effect<'_>, wakes: bool) {
         self.log.append(effect);
         if self.log.is_kept() {
             self.stamps.push(STAMP.fetch_add(1, Ordering::Relaxed));
         }
         if !self.observers.is_empty() {
-            self.tell_observers(effect);
+            self.tell_observers(effect, wakes);
         }
     }
 
@@ -80,14 +93,12 @@ impl History {
     }
 
     #[cold]
-    fn tell_observers(&mut self, effect: &Effect<'_>) {
+    fn tell_observers(&mut self, effect: &Effect<'_>, wakes: bool) {
         let (db, key) = (effect.db, Box::from(effect.key));
         let Some(observers) = self.observers.get(&(db, key)) else { return };
         raise(&observers.flags);
-        // A key that goes matters to some, too: a consumer group goes with its stream.
-        let matters = !matches!(effect.change, Change::Deadline(_) | Change::Nothing);
         let ready = Ready { db, key: Box::from(effect.key) };
-        if matters && !observers.waiting.is_empty() && !self.ready.contains(&ready) {
+        if wakes && !observers.waiting.is_empty() && !self.ready.contains(&ready) {
             self.ready.push(ready);
         }
     }

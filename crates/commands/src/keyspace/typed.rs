@@ -40,7 +40,8 @@ impl<T: Collection> Editor<'_, T> {
         if T::has_changed(&done) {
             self.is_changed = true;
             let is_new = std::mem::take(&mut self.is_new);
-            self.history.record_op(self.db, self.key, is_new, T::KIND, |out| op.encode(out));
+            let record = (self.db, self.key, is_new, T::wakes(&op));
+            self.history.record_op(record, T::KIND, |out| op.encode(out));
         }
         done
     }
@@ -63,9 +64,7 @@ impl History {
     #[inline]
     fn record_op(
         &mut self,
-        db: u8,
-        key: &[u8],
-        is_new: bool,
+        (db, key, is_new, wakes): (u8, &[u8], bool, bool),
         kind: Kind,
         encode: impl FnOnce(&mut Vec<u8>),
     ) {
@@ -74,12 +73,13 @@ impl History {
             encode(&mut op);
         }
         let change = Change::Op { kind, op: &op };
-        self.record(&Effect { db, key, change, event: Event::Silent, is_new });
+        let effect = Effect { db, key, change, event: Event::Silent, is_new };
+        if wakes { self.record(&effect) } else { self.record_quietly(&effect) }
     }
 
     #[inline]
     fn record_event(&mut self, db: u8, key: &[u8], event: Event) {
-        if self.log.is_kept() {
+        if !self.is_unread() {
             self.record(&Effect { db, key, change: Change::Nothing, event, is_new: false });
         }
     }

@@ -274,6 +274,10 @@ impl Collection for List {
         }
     }
 
+    fn wakes(op: &ListOp<'_>) -> bool {
+        !matches!(op, ListOp::Set(..) | ListOp::Remove(..))
+    }
+
     fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -491,6 +491,10 @@ impl Collection for Stream {
         *done
     }
 
+    fn wakes(op: &StreamOp<'_>) -> bool {
+        matches!(op, StreamOp::Add(..) | StreamOp::DestroyGroup(_))
+    }
+
     /// Never: a stream remembers its last id and its groups.
     fn is_empty(&self) -> bool {
         false
