@@ -19,6 +19,8 @@ pub struct Worker {
     pub id: usize,
     /// Its counters.
     pub stats: Arc<WorkerStats>,
+    /// The user whose permissions it looked up last.
+    pub recent_user: Option<crate::acl::Recent>,
     /// Its random numbers.
     pub rng: Rng,
     /// The time of this loop turn, in ms since the epoch.
@@ -30,7 +32,7 @@ impl Worker {
     #[must_use]
     pub fn new(shared: &Shared, id: usize) -> Self {
         let stats = Arc::clone(&shared.stats[id]);
-        Worker { id, stats, rng: Rng::from_entropy(), now_ms: clock::now_ms() }
+        Worker { id, stats, recent_user: None, rng: Rng::from_entropy(), now_ms: clock::now_ms() }
     }
 
     /// Reads the clock for a new turn.

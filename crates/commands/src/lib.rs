@@ -5,6 +5,8 @@
 //! file is the family's table. The families are listed in [`table::FAMILIES`].
 #![forbid(unsafe_code)]
 
+pub mod acl;
+mod acl_command;
 pub mod blocking;
 pub mod client;
 pub mod config;
@@ -30,6 +32,7 @@ mod counter;
 mod database;
 mod debug;
 mod expire;
+pub mod exposure;
 mod generic;
 mod geo;
 mod geo_search;

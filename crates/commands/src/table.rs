@@ -466,6 +466,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::pubsub::COMMANDS,
     crate::transaction::COMMANDS,
     crate::server::COMMANDS,
+    crate::acl_command::COMMANDS,
     crate::config_command::COMMANDS,
     crate::slowlog::COMMANDS,
     crate::monitor::COMMANDS,
