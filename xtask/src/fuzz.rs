@@ -5,7 +5,8 @@ use anyhow::{Context, Result, bail};
 use std::fs;
 
 /// The targets. Their bodies are in `hypercache_commands::testing::fuzz`.
-const TARGETS: &[&str] = &["resp_parser", "memcached_parser", "command_sequence", "config_file"];
+const TARGETS: &[&str] =
+    &["resp_parser", "memcached_parser", "command_sequence", "config_file", "acl_rules"];
 
 /// AddressSanitizer, and the coverage that libFuzzer is guided by.
 const FLAGS: &str = "--cfg fuzzing -Zsanitizer=address -Ccodegen-units=1 -Cpasses=sancov-module \

@@ -3,7 +3,7 @@
 use super::command_sequence::{EDGES, options_of};
 use crate::config::{Kind, SETTINGS};
 use crate::memcached::ROWS;
-use crate::table::table;
+use crate::table::{Acl, table};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -15,6 +15,7 @@ pub fn dictionary(target: &str) -> String {
         "memcached_parser" => memcached_words(),
         "command_sequence" => command_words(),
         "config_file" => setting_words(),
+        "acl_rules" => rule_words(),
         _ => BTreeSet::new(),
     };
     let mut text = format!("# The words of {target}. Written by `cargo xtask gen`.\n");
@@ -68,6 +69,22 @@ fn command_words() -> Words {
     words.extend(
         ["@log\n", "@client ", "@wait ", "@expire\n", "\n"].map(|word| word.as_bytes().to_vec()),
     );
+    words
+}
+
+fn rule_words() -> Words {
+    let mut words = Words::new();
+    words
+        .extend(table().entries().iter().map(|entry| format!("+{}", entry.full_name).into_bytes()));
+    for (_, name) in Acl::NAMES {
+        words.extend([format!("+@{name}"), format!("-@{name}")].map(String::into_bytes));
+    }
+    let plain = ["on", "off", "nopass", "resetpass", "allkeys", "resetkeys", "allchannels"];
+    let others = ["resetchannels", "clearselectors", "reset", "+@all", "-@all", "(", ")", "~*"];
+    let marks =
+        ["&*", "%R~", "%W~", "%RW~", "~a", "&b", ">x", "<x", "#", "!", "|", "\"", "'", "\n"];
+    let all = plain.iter().chain(&others).chain(&marks);
+    words.extend(all.map(|word| word.as_bytes().to_vec()));
     words
 }
 
