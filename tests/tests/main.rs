@@ -1,5 +1,7 @@
 //! What the server promises, tested from outside: one module per kind of promise.
 
+#[path = "main/acl.rs"]
+mod acl;
 #[path = "main/blocking.rs"]
 mod blocking;
 #[path = "main/bounds.rs"]

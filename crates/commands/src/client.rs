@@ -8,6 +8,7 @@
 //!
 //! What a whole connection costs stands in `server::connection`.
 
+use crate::acl::Account;
 use hypercache_stdx::chunks::Chunks;
 use parking_lot::Mutex;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -78,7 +79,7 @@ impl From<(Address, Address)> for Ends {
     }
 }
 
-/// Names that a client gave itself; most give none.
+/// Names that a client gave itself, and its user; most give none and have the default user.
 #[derive(Debug, Default, Clone)]
 pub struct Names {
     /// CLIENT SETNAME.
@@ -87,6 +88,8 @@ pub struct Names {
     pub lib_name: Box<[u8]>,
     /// CLIENT SETINFO LIB-VER.
     pub lib_version: Box<[u8]>,
+    /// Its user; none is the default user.
+    pub account: Option<Arc<Account>>,
 }
 
 /// What only few clients have. Once made it stays until the client goes.

@@ -1,5 +1,6 @@
 //! The CLIENT command.
 
+use crate::acl::{self, Account};
 use crate::client::{Client, ClientFlags};
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
@@ -363,7 +364,8 @@ pub fn is_memcached_paused(shared: &Shared, now_ms: u64, args: Args<'_>) -> bool
 pub fn is_paused(shared: &Shared, now_ms: u64, entry: Option<&Entry>, session: &Session) -> bool {
     let Some(entry) = entry else { return false };
     let is_over = shared.pause.until_ms.load(Acquire) <= now_ms;
-    let is_refused = !session.is_authenticated && !entry.row.flags.has(Flags::NO_AUTH)
+    let is_asked = !session.is_authenticated && !shared.acl.lets_in();
+    let is_refused = is_asked && !entry.row.flags.has(Flags::NO_AUTH)
         || session.is_subscribed() && !crate::pubsub::is_allowed(session, entry);
     if is_over || is_refused || session.client.has(ClientFlags::MONITOR) {
         return false;
@@ -413,6 +415,7 @@ struct Filter<'a> {
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
     age_min_s: Option<u64>,
+    user: Option<&'a [u8]>,
     spares_caller: bool,
 }
 
@@ -439,10 +442,10 @@ impl<'a> Filter<'a> {
             _ if is(option, "LADDR") => self.local_address = Some(value),
             _ if is(option, "MAXAGE") => self.age_min_s = Some(parse_age(value)?),
             _ if is(option, "USER") => {
-                // All connections are of this user.
-                if value != crate::connection::USER {
+                if cx.shared.acl.get(value).is_none() {
                     return Err(fail(cx, &[b"ERR No such user '", value, b"'"]));
                 }
+                self.user = Some(value);
             }
             _ if is(option, "SKIPME") && is(value, "YES") => self.spares_caller = true,
             _ if is(option, "SKIPME") && is(value, "NO") => self.spares_caller = false,
@@ -458,6 +461,7 @@ impl<'a> Filter<'a> {
             && self.address.is_none_or(|end| end == client.peer().to_string().as_bytes())
             && self.local_address.is_none_or(|end| end == client.local().to_string().as_bytes())
             && self.age_min_s.is_none_or(|age| age_s >= age)
+            && self.user.is_none_or(|user| user == user_name(client.names().account.as_deref()))
             && !(self.spares_caller && client.id == caller)
     }
 }
@@ -569,6 +573,19 @@ fn last_command(client: &Client) -> String {
     }
 }
 
+/// The name of a client's user.
+fn user_name(account: Option<&Account>) -> &[u8] {
+    account.map_or(acl::DEFAULT_USER, Account::name)
+}
+
+/// The line of CLIENT LIST of a client, without the line end.
+pub(crate) fn line_of(cx: &Cx<'_>, client: &Client) -> Vec<u8> {
+    let mut line = Vec::new();
+    write_line(cx, client, &mut line);
+    line.pop();
+    line
+}
+
 /// One line of CLIENT LIST. Fields that say how Redis lays out its buffers are zero.
 fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
     let now_s = cx.worker.now_ms / 1000;
@@ -583,7 +600,7 @@ fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
         line,
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} \
          multi={} qbuf={query_bytes} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} \
-         omem={output_bytes} tot-mem={total} events={} cmd={} user=default redir=-1 resp={} \
+         omem={output_bytes} tot-mem={total} events={} cmd={} user={} redir=-1 resp={} \
          lib-name={} lib-ver={}",
         client.id,
         client.peer(),
@@ -601,6 +618,7 @@ fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
         u8::from(output_bytes > 0),
         if output_bytes > 0 { "rw" } else { "r" },
         last_command(client),
+        text(user_name(names.account.as_deref())),
         match (client.has(ClientFlags::MEMCACHED), client.has(ClientFlags::RESP3)) {
             (true, _) => 0,
             (false, is_3) => 2 + u8::from(is_3),

@@ -137,8 +137,23 @@ pub const SETTINGS: &[Setting] = &[
         "requirepass",
         Kind::Text,
         "",
-        |s, v| s.config.hot.set_password(v),
-        "Password that AUTH must give; empty asks for none.",
+        |s, v| s.acl.set_default_password(v.as_bytes()),
+        "Password of the default user; empty asks for none.",
+    ),
+    start("aclfile", Kind::Text, "", "File with the users, one `user` line each."),
+    live(
+        "acllog-max-len",
+        Kind::Int(0, 1_000_000),
+        "128",
+        |s, v| s.acl.log.set_max(int(v) as usize),
+        "Entries that ACL LOG keeps.",
+    ),
+    live(
+        "acl-pubsub-default",
+        Kind::Choice(&["allchannels", "resetchannels"]),
+        "resetchannels",
+        |s, v| s.acl.set_all_channels(v == "allchannels"),
+        "Whether new users may use no channels, or all.",
     ),
     live(
         "maxclients",
@@ -362,13 +377,11 @@ pub struct Hot {
     pub latency_ms: AtomicU64,
     pub busy_ms: AtomicU64,
     pub latency_tracking: AtomicBool,
-    pub has_password: AtomicBool,
     pub output_limits: RwLock<OutputLimits>,
     /// Of `partition-log-size`; what is in force is [`Hot::log_bytes`].
     pub log_bytes_max: AtomicU64,
     /// Bits of `notify-keyspace-events`; see [`crate::pubsub`].
     pub notify: AtomicU32,
-    password: RwLock<String>,
 }
 
 /// When a client's output is too much: hard bytes, soft bytes, seconds above soft; 0 is no limit.
@@ -408,29 +421,14 @@ impl Default for Hot {
             latency_ms: AtomicU64::new(0),
             busy_ms: AtomicU64::new(0),
             latency_tracking: AtomicBool::new(true),
-            has_password: AtomicBool::new(false),
             output_limits: RwLock::default(),
             log_bytes_max: AtomicU64::new(0),
             notify: AtomicU32::new(0),
-            password: RwLock::default(),
         }
     }
 }
 
 impl Hot {
-    fn set_password(&self, password: &str) {
-        password.clone_into(&mut self.password.write());
-        self.has_password.store(!password.is_empty(), Relaxed);
-    }
-
-    /// Whether `password` is the password. Takes the same time for every wrong one of its length.
-    #[must_use]
-    pub fn is_password(&self, password: &[u8]) -> bool {
-        let right = self.password.read();
-        let differing = right.bytes().zip(password).fold(0, |d, (a, b)| d | (a ^ b));
-        differing == 0 && right.len() == password.len()
-    }
-
     /// Bytes that a partition's log may take: none while nothing reads it.
     #[must_use]
     pub fn log_bytes(&self) -> usize {
@@ -462,6 +460,8 @@ pub struct Config {
     values: RwLock<Vec<String>>,
     /// What the request path needs, parsed.
     pub hot: Hot,
+    /// The users of `user` lines, each with its rules.
+    pub users: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
     /// The file that was read at start, for CONFIG REWRITE.
     pub file: Option<std::path::PathBuf>,
 }
@@ -471,7 +471,8 @@ impl Default for Config {
         let defaults = SETTINGS.iter().map(|s| {
             check(s, s.default).unwrap_or_else(|e| panic!("bad default of {}: {e}", s.name))
         });
-        Config { values: RwLock::new(defaults.collect()), hot: Hot::default(), file: None }
+        let (hot, users) = (Hot::default(), Vec::new());
+        Config { values: RwLock::new(defaults.collect()), hot, users, file: None }
     }
 }
 
@@ -507,6 +508,32 @@ impl Config {
         let merged = merge(&SETTINGS[i], &self.values.get_mut()[i], value);
         let value = check(&SETTINGS[i], &merged).map_err(|e| format!("'{name}': {e}"))?;
         self.values.get_mut()[i] = value;
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Adds the user of a `user` line.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the name or a rule.
+    pub fn add_user(&mut self, name: &str, rules: &[String]) -> Result<(), String> {
+        let fail = |why: &str| Err(format!("Error in user declaration '{name}': {why}"));
+        if crate::acl::has_space(name.as_bytes()) {
+            return fail("Usernames can't contain spaces or null characters");
+        }
+        if self.users.iter().any(|(known, _)| known == name.as_bytes()) {
+            return fail("Duplicate user found. A user can only be defined once in config files");
+        }
+        let Ok(rules) = crate::acl::merge_selectors(rules) else {
+            return fail("Unmatched parenthesis in selector definition");
+        };
+        let all_channels = self.get("acl-pubsub-default") == "allchannels";
+        let mut user = crate::acl::User::new(all_channels);
+        for rule in &rules {
+            user.apply(rule, all_channels).or_else(|error| fail(error.text()))?;
+        }
+        self.users.push((name.as_bytes().to_vec(), rules));
         Ok(())
     }
 }

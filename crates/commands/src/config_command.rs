@@ -1,5 +1,6 @@
 //! The CONFIG command, over the settings of [`crate::config`].
 
+use crate::acl;
 use crate::config::{self, SETTINGS};
 use crate::config_file;
 use crate::context::Cx;
@@ -151,8 +152,16 @@ fn rewrite(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     let Some(path) = cx.shared.config.file.as_deref() else {
         return Err(ReplyError::Text("ERR The server is running without a config file"));
     };
+    let users = match acl::config_lines(cx.shared) {
+        Ok(users) => users,
+        Err(why) => {
+            cx.reply.error(format!("ERR Rewriting config file: {why}").as_bytes());
+            return Err(ReplyError::Written);
+        }
+    };
+    let value_of = |name: &str| cx.shared.config.get(name);
     let written = std::fs::read(path)
-        .map(|old| config_file::rewritten(&old, &|name| cx.shared.config.get(name)))
+        .map(|old| config_file::rewritten(&old, &value_of, &users))
         .and_then(|text| replace_file(path, &text));
     if let Err(error) = written {
         cx.reply.error(format!("ERR Rewriting config file: {error}").as_bytes());
@@ -163,7 +172,7 @@ fn rewrite(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
 }
 
 /// The file is either the old or the new one whatever happens.
-fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = Path::new(&name);

@@ -1,5 +1,6 @@
 //! Commands about the connection itself.
 
+use crate::acl;
 use crate::client::ClientFlags;
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
@@ -9,7 +10,7 @@ use crate::table::{Acl, Command, Flags, Group};
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::Version;
 use hypercache_stdx::number::parse_i64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
 
 const BASE: Command =
     Command { group: Group::Connection, acl: Acl::CONNECTION, ..Command::DEFAULT };
@@ -98,35 +99,32 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
 ];
 
-/// The only user there is.
-pub(crate) const USER: &[u8] = b"default";
-
 fn set_authenticated(session: &mut Session, on: bool) {
     session.is_authenticated = on;
     session.client.set_flag(ClientFlags::AUTHENTICATED, on);
 }
 
 /// Authenticates the connection. Failing leaves it as it was, authenticated or not.
-fn authenticate(cx: &mut Cx<'_>, user: &[u8], password: &[u8]) -> Outcome {
-    let hot = &cx.shared.config.hot;
-    let is_right = !hot.has_password.load(Relaxed) || hot.is_password(password);
-    if user != USER || !is_right {
+fn authenticate(cx: &mut Cx<'_>, user: &[u8], password: &[u8], command: &[u8]) -> Outcome {
+    let Some(account) = cx.shared.acl.authenticate(user, password) else {
+        acl::note_failed_login(cx, user, command);
         return Err(ReplyError::WrongPass);
-    }
-    set_authenticated(cx.session, true);
-    Ok(())
+    };
+    let is_in = acl::log_in(cx.shared, cx.session, account);
+    set_authenticated(cx.session, is_in);
+    if is_in { Ok(()) } else { Err(ReplyError::WrongPass) }
 }
 
 fn auth(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let (user, password) = match args.len() {
-        2 => (USER, args.get(1)),
+        2 => (acl::DEFAULT_USER, args.get(1)),
         3 => (args.get(1), args.get(2)),
         _ => return Err(ReplyError::Syntax),
     };
-    if args.len() == 2 && !cx.shared.config.hot.has_password.load(Relaxed) {
+    if args.len() == 2 && cx.shared.acl.default_account().user().has_no_pass() {
         return Err(ReplyError::NoPasswordSet);
     }
-    authenticate(cx, user, password)?;
+    authenticate(cx, user, password, args.get(0))?;
     cx.reply.ok();
     Ok(())
 }
@@ -192,7 +190,8 @@ fn reset(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     crate::pubsub::unsubscribe_all(shared, session);
     session.client.rename(|names| names.name = Box::default());
     session.client.set_flag(ClientFlags::NO_TOUCH, false);
-    set_authenticated(session, !shared.config.hot.has_password.load(Relaxed));
+    acl::log_in(shared, session, Arc::clone(shared.acl.default_account()));
+    set_authenticated(session, shared.acl.lets_in());
     // After CLIENT REPLY SKIP it is this very reply that is skipped.
     if session.reply_mode != ReplyMode::Skip {
         session.reply_mode = ReplyMode::On;
@@ -236,7 +235,7 @@ fn hello_options(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         let option = args.get(i);
         let values = args.len() - i - 1;
         if option.eq_ignore_ascii_case(b"AUTH") && values >= 2 {
-            authenticate(cx, args.get(i + 1), args.get(i + 2))?;
+            authenticate(cx, args.get(i + 1), args.get(i + 2), args.get(0))?;
             i += 3;
         } else if option.eq_ignore_ascii_case(b"SETNAME") && values >= 1 {
             crate::clients::set_name(cx.session, args.get(i + 1))?;

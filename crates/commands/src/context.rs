@@ -20,6 +20,8 @@ pub struct Worker {
     pub id: usize,
     /// Its counters.
     pub stats: Arc<WorkerStats>,
+    /// The user whose permissions it looked up last.
+    pub recent_user: Option<crate::acl::Recent>,
     /// Its random numbers.
     pub rng: Rng,
     /// The time of this loop turn, in ms since the epoch.
@@ -36,7 +38,7 @@ impl Worker {
     pub fn new(shared: &Shared, id: usize) -> Self {
         let stats = Arc::clone(&shared.stats[id]);
         let (rng, now_ms) = (Rng::from_entropy(), clock::now_ms());
-        Worker { id, stats, rng, now_ms, vm: None, lacks_room: false }
+        Worker { id, stats, recent_user: None, rng, now_ms, vm: None, lacks_room: false }
     }
 
     /// Reads the clock for a new turn.

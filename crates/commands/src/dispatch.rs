@@ -1,6 +1,7 @@
 //! From arguments to reply: the checks around a command, the locks it needs, and what is counted.
 //! Hot path.
 
+use crate::acl::Denied;
 use crate::blocking::{Blocking, serve_ready};
 use crate::client::ClientFlags;
 use crate::context::{Cx, Worker};
@@ -124,9 +125,10 @@ pub struct Executor<'a> {
     run: (u32, u32),
 }
 
-/// Whether the client and the server are in their ordinary state: the client is authenticated,
-/// neither subscribed nor queueing a transaction, and gets its replies; and nobody monitors, wants
-/// notifications or the time of each command, limits memory or paused the clients.
+/// Whether the client and the server are in their ordinary state: the client is authenticated, its
+/// user may do everything, it is neither subscribed nor queueing a transaction, and gets its
+/// replies; and nobody monitors, wants notifications or the time of each command, limits memory or
+/// paused the clients.
 ///
 /// Only a command that is not plain can change the client's part. Where another client changes the
 /// server's part it counts from the next turn on, as if its command had come that much later.
@@ -134,6 +136,7 @@ fn is_ordinary(shared: &Shared, session: &Session, timer: &Timer) -> bool {
     let hot = &shared.config.hot;
     !timer.times_each
         && session.is_authenticated
+        && crate::acl::is_unrestricted(shared, session)
         && session.is_plain()
         && session.reply_mode == ReplyMode::On
         && shared.monitor_count.load(Relaxed) == 0
@@ -390,8 +393,15 @@ fn checked<'a>(
     entry: &'static Entry,
 ) -> Outcome {
     let flags = entry.row.flags;
-    if !cx.session.is_authenticated && !flags.has(Flags::NO_AUTH) {
+    // Whether it will run or not, as Redis has it.
+    cx.session.client.last_command.store(entry.id as u16 + 1, Relaxed);
+    let is_asked = !cx.session.is_authenticated && !cx.shared.acl.lets_in();
+    if is_asked && !flags.has(Flags::NO_AUTH) {
         return reject(cx, entry, ReplyError::NoAuth);
+    }
+    if let Err(denied) = crate::acl::check(cx.shared, cx.worker, cx.session, entry, request.args) {
+        deny(cx, denied, request, entry);
+        return Ok(());
     }
     let needs_room = flags.has(Flags::DENY_OOM)
         || cx.session.multi().is_some_and(|multi| multi.needs_room(entry));
@@ -416,6 +426,21 @@ fn checked<'a>(
         crate::monitor::feed_monitors(cx.shared, cx.session, entry, request.args);
     }
     Ok(())
+}
+
+/// Refuses a command that the client's user may not run.
+#[cold]
+fn deny(cx: &mut Cx<'_>, denied: Denied, request: &Request<'_>, entry: &Entry) {
+    let context = if cx.session.multi().is_some() { "multi" } else { "toplevel" };
+    crate::acl::note(cx, denied, context, entry, request.args);
+    let what = match denied {
+        Denied::Command => format!("run the '{}' command", entry.full_name),
+        Denied::Key(_) => "access one of the keys used as arguments".to_owned(),
+        Denied::Channel(_) => "access one of the channels used as arguments".to_owned(),
+    };
+    cx.worker.stats.commands[entry.id].rejected.add(1);
+    let text = format!("NOPERM this user has no permissions to {what}");
+    refuse(cx, Some(entry), text.as_bytes());
 }
 
 #[cold]
@@ -462,7 +487,6 @@ fn timed<'a>(cx: &mut Cx<'a>, timer: &mut Timer, request: &Request<'a>, entry: &
     if is_timed {
         timer.end(cx.worker);
     }
-    cx.session.client.last_command.store(entry.id as u16 + 1, Relaxed);
     if !hold(&mut cx.keys, cx.shared, request, entry) {
         return refuse_busy(cx, entry);
     }

@@ -344,7 +344,7 @@ fn keys_of<'a>(args: Args<'a>) -> Result<Vec<(&'a [u8], KeyFlags)>, ReplyError> 
     let mut keys = Vec::new();
     entry.row.keys.for_each(command, &mut |i, flags| {
         if is_key(flags) {
-            keys.push((command.get(i), actual_flags(entry, args, flags)));
+            keys.push((command.get(i), actual_flags(entry, command, flags)));
         }
     });
     if keys.is_empty() && !entry.row.flags.has(Flags::NO_MANDATORY_KEYS) {
@@ -354,13 +354,14 @@ fn keys_of<'a>(args: Args<'a>) -> Result<Vec<(&'a [u8], KeyFlags)>, ReplyError> 
 }
 
 /// What a command whose row says `variable_flags` does with its key under these arguments.
-fn actual_flags(entry: &Entry, args: Args<'_>, flags: KeyFlags) -> KeyFlags {
+pub(crate) fn actual_flags(entry: &Entry, args: Args<'_>, flags: KeyFlags) -> KeyFlags {
     if !flags.has(KeyFlags::VARIABLE_FLAGS) {
         return flags;
     }
-    let has = |word: &[u8]| args.iter_from(4).any(|arg| arg.eq_ignore_ascii_case(word));
+    let has_from = |from, word: &[u8]| args.iter_from(from).any(|a| a.eq_ignore_ascii_case(word));
+    let has = |word: &[u8]| has_from(2, word);
     match entry.full_name.as_str() {
-        "set" if !has(b"GET") => KeyFlags::OW | KeyFlags::UPDATE,
+        "set" if !has_from(3, b"GET") => KeyFlags::OW | KeyFlags::UPDATE,
         "bitfield" if !has(b"SET") && !has(b"INCRBY") => KeyFlags::RO | KeyFlags::ACCESS,
         _ => KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::UPDATE,
     }

@@ -5,6 +5,8 @@
 //! file is the family's table. The families are listed in [`table::FAMILIES`].
 #![forbid(unsafe_code)]
 
+pub mod acl;
+mod acl_command;
 pub mod blocking;
 pub mod client;
 pub mod config;
@@ -33,6 +35,7 @@ mod counter;
 mod database;
 mod debug;
 mod expire;
+pub mod exposure;
 pub mod function;
 mod generic;
 mod geo;

@@ -235,6 +235,21 @@ const SHARD: Kind = Kind {
 };
 
 impl PubSub {
+    /// Every subscription: what to, whether that is a pattern, and whose.
+    #[must_use]
+    pub(crate) fn subscribers(&self) -> Vec<(Arc<[u8]>, bool, Arc<Client>)> {
+        let kinds =
+            [(&self.channels, false), (&self.patterns, true), (&self.shard_channels, false)];
+        let mut all = Vec::new();
+        for (subscribers, is_pattern) in kinds {
+            for (name, clients) in subscribers.read().iter() {
+                let one = |client: &Arc<Client>| (Arc::clone(name), is_pattern, Arc::clone(client));
+                all.extend(clients.iter().map(one));
+            }
+        }
+        all
+    }
+
     /// Channels, patterns and shard channels with subscribers.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
@@ -306,6 +321,9 @@ fn add(cx: &mut Cx<'_>, args: Args<'_>, kind: Kind) -> Outcome {
         }
         after_change(cx.session);
         confirm(cx, kind.subscribe, Some(name), kind);
+    }
+    if !crate::acl::still_may_subscribe(cx, args) {
+        cx.session.is_closing = true;
     }
     Ok(())
 }

@@ -8,6 +8,9 @@ pub(crate) const REDACTED: &[u8] = b"(redacted)";
 /// Settings whose value is a password.
 const SECRET_SETTINGS: &[&str] = &["requirepass"];
 
+/// Subcommands of ACL that name a user.
+const USER_SUBCOMMANDS: &[&str] = &["SETUSER", "DELUSER", "GETUSER"];
+
 /// Argument `i` as it may be shown.
 pub(crate) fn shown<'a>(args: Args<'a>, i: usize) -> &'a [u8] {
     if is_secret(args, i) { REDACTED } else { args.get(i) }
@@ -19,6 +22,7 @@ fn is_secret(args: Args<'_>, i: usize) -> bool {
         return false;
     }
     match args.get(0).len() {
+        3 => i >= 2 && is(0, "ACL") && USER_SUBCOMMANDS.iter().any(|name| is(1, name)),
         4 => is(0, "AUTH"),
         5 => is(0, "HELLO") && (i >= 3 && is(i - 1, "AUTH") || i >= 4 && is(i - 2, "AUTH")),
         6 => {
@@ -53,6 +57,8 @@ mod tests {
                 "CONFIG SET maxmemory 1 requirepass (redacted)",
             ),
             ("CONFIG GET requirepass", "CONFIG GET requirepass"),
+            ("ACL SETUSER u on >p", "ACL SETUSER (redacted) (redacted) (redacted)"),
+            ("acl whoami", "acl whoami"),
             ("SET AUTH requirepass", "SET AUTH requirepass"),
         ] {
             assert_eq!(all_shown(line), expected);

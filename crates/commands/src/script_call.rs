@@ -1,5 +1,6 @@
 //! A command on behalf of a script: the checks that Redis makes, in its order, and the locks.
 
+use crate::acl::{self, Denied};
 use crate::blocking::Blocking;
 use crate::context::Cx;
 use crate::dispatch;
@@ -16,7 +17,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// The text of the error for which it did not run.
 pub fn call(cx: &mut Cx<'_>, call: &Call<'_>, args: Args<'_>) -> Result<(), &'static str> {
     let entry = resolve(args)?;
-    check(cx, call, entry)?;
+    check(cx, call, entry, args)?;
     if entry.row.flags.has(Flags::WRITE) {
         cx.shared.keyspace.turn.note_write();
     }
@@ -52,10 +53,19 @@ pub fn resolve(args: Args<'_>) -> Result<&'static Entry, &'static str> {
     Ok(entry)
 }
 
-fn check(cx: &Cx<'_>, call: &Call<'_>, entry: &Entry) -> Result<(), &'static str> {
+fn check(
+    cx: &mut Cx<'_>,
+    call: &Call<'_>,
+    entry: &Entry,
+    args: Args<'_>,
+) -> Result<(), &'static str> {
     let flags = entry.row.flags;
     if flags.has(Flags::NO_SCRIPT) {
         return Err("ERR This Redis command is not allowed from script");
+    }
+    if let Err(denied) = acl::check(cx.shared, cx.worker, cx.session, entry, args) {
+        acl::note(cx, denied, "lua", entry, args);
+        return Err(refusal(denied));
     }
     let may_write = !call.is_readonly && !call.flags.has(ScriptFlags::NO_WRITES);
     if flags.has(Flags::WRITE) && !may_write {
@@ -67,6 +77,20 @@ fn check(cx: &Cx<'_>, call: &Call<'_>, entry: &Entry) -> Result<(), &'static str
         return Err(crate::ReplyError::OutOfMemory.text());
     }
     Ok(())
+}
+
+/// What a script is told when its caller may not do what it asks for.
+fn refusal(denied: Denied) -> &'static str {
+    match denied {
+        Denied::Command => "ERR The user executing the script can't run this command or subcommand",
+        Denied::Key(_) => {
+            "ERR The user executing the script can't access at least one of the keys mentioned in the \
+             command arguments"
+        }
+        Denied::Channel(_) => {
+            "ERR The user executing the script can't publish to the channel mentioned in the command"
+        }
+    }
 }
 
 /// Takes the partitions of the command's keys that the script does not hold yet.

@@ -1,5 +1,6 @@
 //! One connection's state as commands see it.
 
+use crate::acl::Account;
 use crate::blocking::Waiter;
 use crate::client::{Client, ClientFlags};
 use crate::keyspace::WatchFlag;
@@ -92,6 +93,8 @@ const _: () = assert!(size_of::<Session>() == 24, "see server::connection");
 /// What only few connections have. Made when it is first needed; stays until the connection ends.
 #[derive(Debug, Default)]
 pub struct Cold {
+    /// The client's user; none is the default user.
+    pub account: Option<Arc<Account>>,
     /// The transaction being queued.
     pub multi: Option<Box<Multi>>,
     /// Keys being watched.
@@ -128,6 +131,13 @@ impl Session {
     /// The same, made if it was not there.
     pub fn make_cold(&mut self) -> &mut Cold {
         self.cold.get_or_insert_default()
+    }
+
+    /// The client's user; none is the default user.
+    #[inline]
+    #[must_use]
+    pub fn account(&self) -> Option<&Arc<Account>> {
+        self.cold()?.account.as_ref()
     }
 
     /// The transaction being queued.

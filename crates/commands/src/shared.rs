@@ -1,6 +1,7 @@
 //! What all workers share: keyspace, settings, clients, subscriptions, statistics, and the
 //! mailboxes by which workers reach each other.
 
+use crate::acl::Accounts;
 use crate::blocking::Blocked;
 use crate::client::{Client, Clients};
 use crate::config::Config;
@@ -125,6 +126,8 @@ pub struct Shared {
     pub keyspace: Keyspace,
     /// The settings.
     pub config: Config,
+    /// The users.
+    pub acl: Accounts,
     /// The connections.
     pub clients: Clients,
     /// The subscriptions.
@@ -182,6 +185,7 @@ impl Shared {
         let shared = Arc::new(Shared {
             keyspace: Keyspace::new(secret),
             config,
+            acl: Accounts::default(),
             clients: Clients::default(),
             pubsub: PubSub::default(),
             scripts: Scripts::default(),

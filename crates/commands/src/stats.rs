@@ -125,6 +125,14 @@ counters! {
     net_output_bytes,
     /// Error replies.
     error_replies,
+    /// Logins that failed.
+    acl_denied_logins,
+    /// Commands that a user may not run.
+    acl_denied_commands,
+    /// Commands with a key that a user may not use so.
+    acl_denied_keys,
+    /// Commands with a channel that a user may not use.
+    acl_denied_channels,
     /// Connections closed because their output went beyond its limit.
     output_limit_closed,
     /// Connections closed because their requests went beyond the limit.

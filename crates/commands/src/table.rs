@@ -470,6 +470,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::script::COMMANDS,
     crate::function::COMMANDS,
     crate::server::COMMANDS,
+    crate::acl_command::COMMANDS,
     crate::config_command::COMMANDS,
     crate::slowlog::COMMANDS,
     crate::monitor::COMMANDS,

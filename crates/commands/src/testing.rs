@@ -59,9 +59,7 @@ impl Harness {
         let now_s = (shared.started_ms / 1000) as u32;
         let client = Arc::new(Client::new(id, 0, -1, Default::default(), now_s));
         shared.clients.add(Arc::clone(&client));
-        let has_password =
-            shared.config.hot.has_password.load(std::sync::atomic::Ordering::Relaxed);
-        Session::new(client, !has_password)
+        Session::new(client, shared.acl.lets_in())
     }
 
     /// Bytes of all partitions added up anew, which [`Shared::bytes_used`] must be without sockets.

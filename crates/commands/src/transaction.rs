@@ -3,6 +3,7 @@
 //! EXEC locks the partitions of all keys of all queued commands, and of the watched keys, in
 //! ascending order, and runs the commands under those locks: all or none, and nothing in between.
 
+use crate::acl::{self, Denied};
 use crate::blocking::Blocking;
 use crate::client::ClientFlags;
 use crate::context::Cx;
@@ -201,7 +202,12 @@ fn run_queue(cx: &mut Cx<'_>, multi: &Multi) {
     let mut last_ns = clock::mono_ns();
     for (entry, args) in &multi.queue {
         cx.entry = entry;
-        let failed = dispatch::run(cx, args.as_args());
+        let args_of = args.as_args();
+        if let Err(denied) = acl::check(cx.shared, cx.worker, cx.session, entry, args_of) {
+            deny(cx, denied, args_of);
+            continue;
+        }
+        let failed = dispatch::run(cx, args_of);
         let now_ns = clock::mono_ns();
         let nanos = now_ns - last_ns;
         last_ns = now_ns;
@@ -212,4 +218,21 @@ fn run_queue(cx: &mut Cx<'_>, multi: &Multi) {
         }
     }
     cx.entry = exec;
+}
+
+/// Answers a queued command that the client's user may no longer run.
+#[cold]
+fn deny(cx: &mut Cx<'_>, denied: Denied, args: Args<'_>) {
+    acl::note(cx, denied, "multi", cx.entry, args);
+    let why = match denied {
+        Denied::Command => "execute the command or subcommand",
+        Denied::Key(_) => "touch the specified keys",
+        Denied::Channel(_) => "access one of the channels used as arguments",
+    };
+    let text = format!(
+        "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC \
+         call. This command is no longer allowed for the following reason: no permission to {why}"
+    );
+    cx.reply.error(text.as_bytes());
+    cx.worker.stats.count_error(text.as_bytes());
 }

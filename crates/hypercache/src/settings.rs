@@ -2,8 +2,9 @@
 //! later ones win.
 
 use anyhow::{Context, Result, anyhow, bail};
+use hypercache_commands::acl::Strangers;
 use hypercache_commands::config::Config;
-use hypercache_commands::config_file;
+use hypercache_commands::{config_file, exposure};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +29,7 @@ pub(crate) fn load(args: &[String]) -> Result<(Config, Vec<String>)> {
     }
     let warnings = load_environment(&mut config, std::env::vars())?;
     load_flags(&mut config, flags)?;
-    check_bind(&config)?;
+    check_exposure(&config)?;
     Ok((config, warnings))
 }
 
@@ -109,51 +110,15 @@ fn load_flags(config: &mut Config, flags: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to serve a network without a password unless told to.
-fn check_bind(config: &Config) -> Result<()> {
+/// Refuses settings that let in whom they should not. Where they name users, what these may do is
+/// known only once they are loaded: the server looks then.
+fn check_exposure(config: &Config) -> Result<()> {
+    if !config.users.is_empty() || !config.get("aclfile").is_empty() {
+        return Ok(());
+    }
     let has_password = !config.get("requirepass").is_empty();
-    let is_protected = config.is_on("protected-mode");
-    let Some(address) = public_address(&config.get("bind")) else {
-        return check_memcached(config, has_password);
-    };
-    if is_protected && !has_password && config.get_int("port") != 0 {
-        bail!(
-            "refusing to listen on {address} without a password: set requirepass, or say \
-             `--protected-mode no` where the network is safe"
-        );
-    }
-    if is_protected && config.get_int("memcached-port") != 0 {
-        bail!(
-            "refusing to serve memcached clients, who need no password, on {address}: say \
-             `--protected-mode no` where the network is safe"
-        );
-    }
-    check_memcached(config, has_password)
-}
-
-/// The first address of `bind` that other machines may reach.
-fn public_address(bind: &str) -> Option<String> {
-    let is_loopback = |address: &str| {
-        address == "localhost"
-            || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    };
-    let mut addresses = bind.split_whitespace().map(|word| word.trim_start_matches('-'));
-    addresses.find(|address| !is_loopback(address)).map(str::to_owned)
-}
-
-/// A password protects nothing if memcached clients reach the same keys without it.
-fn check_memcached(config: &Config, has_password: bool) -> Result<()> {
-    let port = config.get_int("memcached-port");
-    if port != 0 && port == config.get_int("port") {
-        bail!("'memcached-port' is that of 'port': each protocol needs its own");
-    }
-    if port != 0 && has_password && !config.is_on("memcached-unauthenticated") {
-        bail!(
-            "memcached clients cannot give the password: leave memcached-port out, or say \
-             `--memcached-unauthenticated yes`"
-        );
-    }
-    Ok(())
+    let strangers = if has_password { Strangers::Refused } else { Strangers::Free };
+    exposure::check(config, strangers).map_err(anyhow::Error::msg)
 }
 
 #[cfg(test)]
@@ -163,7 +128,7 @@ mod tests {
     fn load_words(words: &[&str]) -> Result<Config> {
         let mut config = Config::default();
         load_flags(&mut config, &words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>())?;
-        check_bind(&config)?;
+        check_exposure(&config)?;
         Ok(config)
     }
 

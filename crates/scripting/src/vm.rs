@@ -265,9 +265,12 @@ impl LuaVm {
         let (keys, argv) = (strings(3, first_arg)?, strings(first_arg, call.args.len())?);
         let client_version = cx.reply.version();
         let (entry, db) = (cx.entry, cx.keys.db);
+        let account = cx.session.account().map(Arc::clone);
         std::mem::swap(cx.session, &mut self.session);
         std::mem::swap(cx.reply.output(), &mut self.out);
         cx.session.db = db;
+        // What a script may do is what its caller may.
+        cx.session.make_cold().account = account;
         let LuaVm { lua, run, args, resp, .. } = self;
         let shared_cx = &mut *cx;
         let result = lua.scope(|scope| {

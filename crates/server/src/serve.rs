@@ -8,6 +8,7 @@ use crate::worker::{Inbox, Worker};
 use hypercache_commands::Shared;
 use hypercache_commands::config::Config;
 use hypercache_commands::shared::Mailbox;
+use hypercache_commands::{acl, exposure};
 use parking_lot::Mutex;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::sync::Arc;
@@ -20,12 +21,14 @@ use tracing::{debug, error, info};
 /// # Errors
 /// One sentence that says why it could not start or had to stop.
 pub fn serve(config: Config) -> Result<(), String> {
-    let listeners = listen::open_all(&config)?;
     let workers = worker_count(&config);
     let choice = config.get("io");
     let shared = Shared::new(config, workers);
     shared.scripts.install(Box::new(hypercache_scripting::Engine));
     hypercache_store::start_preparing();
+    acl::load_at_start(&shared)?;
+    exposure::check(&shared.config, shared.acl.strangers())?;
+    let listeners = listen::open_all(&shared.config)?;
     // One more than workers: the standby's.
     let inboxes = (0..=workers)
         .map(|_| Ok(Inbox { sockets: Mutex::default(), waker: Waker::new()? }))

@@ -149,7 +149,7 @@ fn report(pair: &mut Pair, history: &[Words], words: &Words, (ours, redis): &Rep
     );
 }
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     std::env::var("TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(SEED)
 }
 

@@ -170,6 +170,7 @@ fn a_second_pause_can_only_prolong_and_tighten() {
 fn what_is_refused_does_not_wait() {
     let mut h = Harness::default();
     h.run("CLIENT PAUSE 1000 ALL");
+    h.run("CONFIG SET requirepass secret");
     h.session.is_authenticated = false;
     assert!(!waits(&h, "GET") && waits(&h, "AUTH"));
 }

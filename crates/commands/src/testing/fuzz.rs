@@ -3,6 +3,7 @@
 //! The functions live here rather than beside libFuzzer so that an ordinary test can replay the
 //! corpus with them.
 
+mod acl_rules;
 mod command_sequence;
 mod config_file;
 mod dictionary;
@@ -10,6 +11,7 @@ mod frames;
 mod memcached_parser;
 mod resp_parser;
 
+pub use acl_rules::acl_rules;
 pub use command_sequence::command_sequence;
 pub use config_file::config_file;
 pub use dictionary::dictionary;
@@ -32,4 +34,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("memcached_parser", memcached_parser),
     ("command_sequence", command_sequence),
     ("config_file", config_file),
+    ("acl_rules", acl_rules),
 ];

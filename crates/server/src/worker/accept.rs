@@ -63,7 +63,7 @@ impl<D: Driver> Worker<D> {
         }
         self.commands.stats.connections_received.add(1);
         self.shared.clients.add(Arc::clone(&client));
-        let mut session = Session::new(client, !hot.has_password.load(Relaxed));
+        let mut session = Session::new(client, self.shared.acl.lets_in());
         if is_memcached {
             hypercache_commands::memcached::adopt(&mut session);
         }

@@ -3,9 +3,10 @@
 
 use super::{Feed, NONE, Parsed, Reader, Source, TURN_OUTPUT_MAX, WINDOW, Window, Worker};
 use crate::io::Driver;
+use hypercache_commands::acl::{Accounts, Strangers};
 use hypercache_commands::client::Address;
 use hypercache_commands::clients::is_memcached_paused;
-use hypercache_commands::config::{Config, Hot};
+use hypercache_commands::config::Config;
 use hypercache_commands::dispatch::Executor;
 use hypercache_commands::memcached::{Request, locate};
 use hypercache_protocol::memcached::{self, Refusal, Step};
@@ -29,9 +30,10 @@ impl Settings {
         self.port != 0 && local.port() == Some(self.port)
     }
 
-    /// Whether clients are served. They are not when a password was set since the server started.
-    fn is_served(&self, hot: &Hot) -> bool {
-        self.serves_unauthenticated || !hot.has_password.load(Relaxed)
+    /// Whether clients are served. They are not when a password was set, or the default user
+    /// limited, since the server started.
+    fn is_served(&self, users: &Accounts) -> bool {
+        self.serves_unauthenticated || users.strangers() == Strangers::Free
     }
 }
 
@@ -76,7 +78,7 @@ impl<D: Driver> Worker<D> {
         match (is_full, is_memcached) {
             (true, false) => Some(b"-ERR max number of clients reached\r\n"),
             (true, true) => Some(b"ERROR Too many open connections\r\n"),
-            (false, true) if !self.memcached.is_served(hot) => {
+            (false, true) if !self.memcached.is_served(&self.shared.acl) => {
                 Some(b"CLIENT_ERROR unauthenticated\r\n")
             }
             (false, _) => None,

@@ -2,7 +2,7 @@
 //! being written and read again.
 
 use crate::config::{Config, SETTINGS};
-use crate::config_file::{apply, lines, rewritten};
+use crate::config_file::{apply, lines, rewritten, user_line};
 use crate::shared::Shared;
 
 /// The whole input is the file.
@@ -15,12 +15,14 @@ pub fn config_file(input: &[u8]) {
     let is_good = load(&mut config, input);
     check_values_again(&mut config);
     let old = if is_good { input } else { b"" };
-    let written = rewritten(old, &|name| config.get(name));
+    let users: Vec<_> = config.users.iter().map(|(name, rules)| user_line(name, rules)).collect();
+    let written = rewritten(old, &|name| config.get(name), &users);
     let shown = || written.escape_ascii();
     let mut reread = Config::default();
     assert!(load(&mut reread, &written), "a bad file was written: {}", shown());
     assert_eq!(values(&reread), values(&config), "the file says something else: {}", shown());
-    let again = rewritten(&written, &|name| reread.get(name));
+    assert_eq!(reread.users, config.users, "the file has other users: {}", shown());
+    let again = rewritten(&written, &|name| reread.get(name), &users);
     assert!(again == written, "written again: {}, before {}", again.escape_ascii(), shown());
     // A server starts with whatever was let through. That takes many times as long as the rest, so
     // only one input in eight is taken so far.

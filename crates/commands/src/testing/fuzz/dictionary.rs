@@ -3,7 +3,7 @@
 use super::command_sequence::{EDGES, options_of};
 use crate::config::{Kind, SETTINGS};
 use crate::memcached::ROWS;
-use crate::table::table;
+use crate::table::{Acl, table};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -16,6 +16,7 @@ pub fn dictionary(target: &str) -> String {
         "command_sequence" => command_words(),
         "config_file" => setting_words(),
         "lua_bridge" => lua_words(),
+        "acl_rules" => rule_words(),
         _ => BTreeSet::new(),
     };
     let mut text = format!("# The words of {target}. Written by `cargo xtask gen`.\n");
@@ -82,6 +83,22 @@ fn lua_words() -> Words {
                  'INCR' 'MGET' 'SELECT' err= ok= map= set= double= big_number= verbatim_string= \
                  1e308 0/0 2^53 -1 [[ ]] .. == # #!lua name=l flags=no-writes";
     words.split_whitespace().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+fn rule_words() -> Words {
+    let mut words = Words::new();
+    words
+        .extend(table().entries().iter().map(|entry| format!("+{}", entry.full_name).into_bytes()));
+    for (_, name) in Acl::NAMES {
+        words.extend([format!("+@{name}"), format!("-@{name}")].map(String::into_bytes));
+    }
+    let plain = ["on", "off", "nopass", "resetpass", "allkeys", "resetkeys", "allchannels"];
+    let others = ["resetchannels", "clearselectors", "reset", "+@all", "-@all", "(", ")", "~*"];
+    let marks =
+        ["&*", "%R~", "%W~", "%RW~", "~a", "&b", ">x", "<x", "#", "!", "|", "\"", "'", "\n"];
+    let all = plain.iter().chain(&others).chain(&marks);
+    words.extend(all.map(|word| word.as_bytes().to_vec()));
+    words
 }
 
 fn setting_words() -> Words {
