@@ -231,6 +231,13 @@ pub const SETTINGS: &[Setting] = &[
         "Bytes of recent effects kept per partition while something reads them.",
     ),
     live(
+        "tracking-table-max-keys",
+        Kind::Int(0, i64::MAX),
+        "1000000",
+        |s, v| s.config.hot.tracked_keys_max.store(int(v), Relaxed),
+        "Keys remembered for clients that keep copies of them; 0 for no limit.",
+    ),
+    live(
         "slowlog-log-slower-than",
         Kind::Int(-1, i64::MAX),
         "10000",
@@ -362,6 +369,7 @@ pub struct Hot {
     pub latency_ms: AtomicU64,
     pub busy_ms: AtomicU64,
     pub latency_tracking: AtomicBool,
+    pub tracked_keys_max: AtomicU64,
     pub has_password: AtomicBool,
     pub output_limits: RwLock<OutputLimits>,
     /// Of `partition-log-size`; what is in force is [`Hot::log_bytes`].
@@ -408,6 +416,7 @@ impl Default for Hot {
             latency_ms: AtomicU64::new(0),
             busy_ms: AtomicU64::new(0),
             latency_tracking: AtomicBool::new(true),
+            tracked_keys_max: AtomicU64::new(0),
             has_password: AtomicBool::new(false),
             output_limits: RwLock::default(),
             log_bytes_max: AtomicU64::new(0),

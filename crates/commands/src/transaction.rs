@@ -202,6 +202,9 @@ fn run_queue(cx: &mut Cx<'_>, multi: &Multi) {
     for (entry, args) in &multi.queue {
         cx.entry = entry;
         let failed = dispatch::run(cx, args.as_args());
+        if cx.session.is_tracking() {
+            crate::tracking::remember(cx, entry, args.as_args());
+        }
         let now_ns = clock::mono_ns();
         let nanos = now_ns - last_ns;
         last_ns = now_ns;
