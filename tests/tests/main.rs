@@ -26,3 +26,5 @@ mod protocol;
 mod scripts;
 #[path = "main/surface.rs"]
 mod surface;
+#[path = "main/tracking.rs"]
+mod tracking;

@@ -256,9 +256,7 @@ fn broadcast_keys(shared: &Shared, keys: BTreeMap<Box<[u8]>, Option<u64>>) {
     let mut teller = Teller { shared, current: None, own: Vec::new() };
     for (prefix, clients) in shared.tracking.prefixes.read().iter() {
         let from = (Bound::Included(prefix.clone()), Bound::Unbounded);
-        let own = |client: &Client| {
-            Some(client.id).filter(|_| client.has(ClientFlags::NO_LOOP))
-        };
+        let own = |client: &Client| Some(client.id).filter(|_| client.has(ClientFlags::NO_LOOP));
         let keys_but = |own: Option<u64>| -> Arc<Vec<Box<[u8]>>> {
             let with_prefix =
                 keys.range(from.clone()).take_while(|(key, _)| key.starts_with(prefix));

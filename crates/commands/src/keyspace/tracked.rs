@@ -155,7 +155,8 @@ impl Tracked {
         if readers.is_empty() && !self.is_broadcast {
             return;
         }
-        let is_last = |stale: &Stale| matches!(stale, Stale::Key { key, .. } if **key == *effect.key);
+        let is_last =
+            |stale: &Stale| matches!(stale, Stale::Key { key, .. } if **key == *effect.key);
         if readers.is_empty() && self.stale.last().is_some_and(|(_, stale)| is_last(stale)) {
             // A command that changes a key in many steps is told of once.
             return;
