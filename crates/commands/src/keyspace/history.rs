@@ -57,6 +57,12 @@ impl News {
     pub fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.stale.is_empty()
     }
+
+    /// Moves others to these.
+    pub fn append(&mut self, other: &mut News) {
+        self.ready.append(&mut other.ready);
+        self.stale.append(&mut other.stale);
+    }
 }
 
 /// What is told of every write of a partition: its log, and those who observe its keys.

@@ -145,7 +145,7 @@ impl<D: Driver> Worker<D> {
             self.shared.sampler.sample(&self.shared, now_ms);
             let threshold_ms = self.shared.config.hot.latency_ms.load(Relaxed);
             self.shared.latency.note_growth(threshold_ms);
-            hypercache_commands::memcached::flush_if_due(&self.shared, &self.commands, now_ms);
+            hypercache_commands::memcached::flush_if_due(&self.shared, &mut self.commands, now_ms);
             tracking::forget_surplus(&self.shared, &mut self.commands, None);
         }
         if self.expiring.is_none() && self.shared.is_active_expire.load(Relaxed) {
