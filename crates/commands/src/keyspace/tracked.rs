@@ -213,3 +213,98 @@ impl Tracked {
 
 /// Among how many keys [`Tracked::forget_one`] chooses.
 const CHOICE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(id: u64) -> Arc<Client> {
+        let client = Client::new(id, 0, -1, Default::default(), 0);
+        client.set_flag(ClientFlags::TRACKING, true);
+        Arc::new(client)
+    }
+
+    fn deleted(key: &[u8]) -> Effect<'_> {
+        Effect { db: 3, key, change: Change::Del, event: Event::Del, is_new: false }
+    }
+
+    /// Keys that are stale, with the numbers of those to tell.
+    fn stale(tracked: &mut Tracked) -> Vec<(Vec<u8>, Vec<u64>)> {
+        let mut stale = Vec::new();
+        tracked.take_stale(&mut stale);
+        let mut told: Vec<_> = stale
+            .into_iter()
+            .filter_map(|(_, stale)| match stale {
+                Stale::Key { key, readers, .. } => {
+                    Some((key.to_vec(), readers.iter().map(|client| client.id).collect()))
+                }
+                Stale::All => None,
+            })
+            .collect();
+        told.iter_mut().for_each(|(_, ids): &mut (_, Vec<u64>)| ids.sort_unstable());
+        told
+    }
+
+    fn counts(tracked: &Tracked) -> (u64, u64) {
+        (tracked.totals.keys.load(Relaxed), tracked.totals.items.load(Relaxed))
+    }
+
+    #[test]
+    fn each_reader_is_told_once() {
+        let mut tracked = Tracked::new(&Arc::default());
+        let clients: Vec<_> = (0..100).map(client).collect();
+        for client in clients.iter().rev().chain(&clients) {
+            tracked.remember(b"k", client);
+        }
+        tracked.remember(b"l", &clients[7]);
+        assert_eq!(counts(&tracked), (2, 101));
+        tracked.note(&deleted(b"k"));
+        tracked.note(&deleted(b"k"));
+        assert_eq!(stale(&mut tracked), [(b"k".to_vec(), (0..100).collect())]);
+        assert_eq!(counts(&tracked), (1, 1));
+        assert!(tracked.forget_one(|n| n - 1) && !tracked.forget_one(|n| n - 1));
+        assert_eq!(stale(&mut tracked), [(b"l".to_vec(), vec![7])]);
+        assert_eq!(counts(&tracked), (0, 0));
+        assert!(tracked.is_empty());
+    }
+
+    #[test]
+    fn those_who_are_gone_do_not_gather() {
+        let mut tracked = Tracked::new(&Arc::default());
+        let stays = client(0);
+        tracked.remember(b"k", &stays);
+        for id in 1..10_000 {
+            let goes = client(id);
+            tracked.remember(b"k", &goes);
+            goes.set_flag(ClientFlags::TRACKING, false);
+        }
+        let (keys, items) = counts(&tracked);
+        assert!(keys == 1 && items <= 4, "{items} items");
+        tracked.note(&deleted(b"k"));
+        assert!(stale(&mut tracked)[0].1.contains(&0));
+    }
+
+    #[test]
+    fn after_a_flush_nothing_is_remembered() {
+        let mut tracked = Tracked::new(&Arc::default());
+        tracked.remember(b"k", &client(1));
+        tracked.remember(b"k", &client(2));
+        tracked.note_flush(true);
+        let mut told = Vec::new();
+        tracked.take_stale(&mut told);
+        assert!(matches!(told[..], [(_, Stale::All)]));
+        assert_eq!(counts(&tracked), (0, 0));
+        assert!(tracked.is_empty());
+    }
+
+    #[test]
+    fn a_key_changed_in_many_steps_is_broadcast_once() {
+        let mut tracked = Tracked::new(&Arc::default());
+        tracked.is_broadcast = true;
+        for key in [b"k", b"k", b"l", b"k"] {
+            tracked.note(&deleted(key));
+        }
+        let keys: Vec<_> = stale(&mut tracked).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, [b"k", b"l", b"k"]);
+    }
+}
