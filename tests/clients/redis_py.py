@@ -7,6 +7,7 @@ import time
 
 import redis
 from redis.cache import CacheConfig
+from redis.connection import CacheProxyConnection
 
 
 def check(is_true, what):
@@ -166,8 +167,11 @@ def text(port, protocol):
 
 def caching(port):
     """A client that keeps copies sees what others write, and does not ask for what it has."""
-    config = CacheConfig()
-    with redis.Redis(port=port, protocol=3, cache_config=config) as r, redis.Redis(port=port) as other:
+    # The library offers this only with a server that gives itself this name.
+    with redis.Redis(port=port, protocol=3) as r:
+        CacheProxyConnection.DEFAULT_SERVER_NAME = r.execute_command("HELLO", 3)[b"server"].decode()
+    cached = redis.Redis(port=port, protocol=3, cache_config=CacheConfig())
+    with cached as r, redis.Redis(port=port) as other:
         other.set("k", 1)
         for n in (1, 2, 3):
             deadline = time.monotonic() + 20

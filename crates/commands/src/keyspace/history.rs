@@ -53,9 +53,11 @@ pub struct News {
 
 impl News {
     /// Whether there are none.
+    #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.stale.is_empty()
+        // One comparison, after each command.
+        self.ready.len() | self.stale.len() == 0
     }
 
     /// Moves others to these.
