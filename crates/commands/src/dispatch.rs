@@ -126,8 +126,8 @@ pub struct Executor<'a> {
 }
 
 /// Whether the client and the server are in their ordinary state: the client is authenticated,
-/// neither subscribed nor queueing a transaction nor tracking keys, and gets its replies; and nobody monitors, wants
-/// notifications or the time of each command, limits memory or paused the clients.
+/// neither subscribed nor queueing a transaction nor tracking keys, and gets its replies; and nobody
+/// monitors, wants notifications or the time of each command, limits memory or paused the clients.
 ///
 /// Only a command that is not plain can change the client's part. Where another client changes the
 /// server's part it counts from the next turn on, as if its command had come that much later.
