@@ -39,7 +39,15 @@ impl Worker {
     pub fn new(shared: &Shared, id: usize) -> Self {
         let stats = Arc::clone(&shared.stats[id]);
         let (rng, now_ms) = (Rng::from_entropy(), clock::now_ms());
-        Worker { id, stats, rng, now_ms, vm: None, lacks_room: false, broadcast: Broadcast::default() }
+        Worker {
+            id,
+            stats,
+            rng,
+            now_ms,
+            vm: None,
+            lacks_room: false,
+            broadcast: Broadcast::default(),
+        }
     }
 
     /// Reads the clock for a new turn.

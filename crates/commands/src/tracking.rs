@@ -21,7 +21,7 @@ use crate::keyspace::{Cause, PARTITIONS, Stale};
 use crate::pubsub::has_room;
 use crate::session::Session;
 use crate::shared::{Message, Shared};
-use crate::table::{Entry, Flags};
+use crate::table::{Entry, Flags, Group};
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::{Output, Reply, Version};
 use parking_lot::RwLock;
@@ -286,7 +286,9 @@ pub(crate) fn remember(cx: &mut Cx<'_>, entry: &Entry, args: Args<'_>) {
     let is_excepted = has(ClientFlags::BROADCAST)
         || has(ClientFlags::OPT_IN) && !has(ClientFlags::CACHING)
         || has(ClientFlags::OPT_OUT) && has(ClientFlags::CACHING);
-    if entry.row.flags.has(Flags::READONLY) && entry.locks_keys && !is_excepted {
+    // Of a script the commands count, not the keys that were declared.
+    let is_read = entry.row.flags.has(Flags::READONLY) && entry.row.group != Group::Scripting;
+    if is_read && entry.locks_keys && !is_excepted {
         let keys = &mut cx.keys;
         entry.row.keys.for_each(args, &mut |i, _| keys.remember(args.get(i), client));
     }
@@ -323,7 +325,8 @@ pub fn forget_surplus(
         left -= 1;
         let start = worker.rng.below(PARTITIONS as u64) as usize;
         for p in (start..start + PARTITIONS).map(|p| (p % PARTITIONS) as u16) {
-            let mut shard = shared.keyspace.lock(p);
+            // One that a script holds is left alone: this can wait.
+            let Some(mut shard) = shared.keyspace.try_lock(p) else { continue };
             if shard.forget_one_tracked(&mut worker.rng) {
                 let stale = shard.take_stale();
                 drop(shard);
