@@ -26,9 +26,6 @@ pub fn call(cx: &mut Cx<'_>, call: &Call<'_>, args: Args<'_>) -> Result<(), &'st
     let before = std::mem::replace(&mut cx.blocking, Blocking::Denied);
     let failed = dispatch::run(cx, args);
     cx.blocking = before;
-    if cx.session.is_tracking() {
-        crate::tracking::remember(cx, entry, args);
-    }
     let nanos = if entry.is_quick { 0 } else { clock::mono_ns() - started_ns };
     cx.worker.stats.count_commands(entry.id, 1, nanos, u64::from(failed));
     // SELECT changes it for what follows.

@@ -286,7 +286,7 @@ pub(crate) fn remember(cx: &mut Cx<'_>, entry: &Entry, args: Args<'_>) {
     let is_excepted = has(ClientFlags::BROADCAST)
         || has(ClientFlags::OPT_IN) && !has(ClientFlags::CACHING)
         || has(ClientFlags::OPT_OUT) && has(ClientFlags::CACHING);
-    // Of a script the commands count, not the keys that were declared.
+    // The keys of scripts are not remembered.
     let is_read = entry.row.flags.has(Flags::READONLY) && entry.row.group != Group::Scripting;
     if is_read && entry.locks_keys && !is_excepted {
         let keys = &mut cx.keys;
