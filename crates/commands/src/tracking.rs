@@ -39,8 +39,10 @@ pub struct Tracking {
     /// How many there are.
     clients: AtomicU64,
     /// Those that want to know of all keys with a prefix.
-    prefixes: RwLock<BTreeMap<Box<[u8]>, Vec<Arc<Client>>>>,
+    prefixes: RwLock<Prefixes>,
 }
+
+type Prefixes = BTreeMap<Box<[u8]>, Vec<Arc<Client>>>;
 
 impl Tracking {
     /// How many clients track keys.
