@@ -6,6 +6,8 @@ import threading
 import time
 
 import redis
+from redis.cache import CacheConfig
+from redis.connection import CacheProxyConnection
 
 
 def check(is_true, what):
@@ -163,6 +165,24 @@ def text(port, protocol):
     r.close()
 
 
+def caching(port):
+    """A client that keeps copies sees what others write, and does not ask for what it has."""
+    # The library offers this only with a server that gives itself this name.
+    with redis.Redis(port=port, protocol=3) as r:
+        CacheProxyConnection.DEFAULT_SERVER_NAME = r.execute_command("HELLO", 3)[b"server"].decode()
+    cached = redis.Redis(port=port, protocol=3, cache_config=CacheConfig())
+    with cached as r, redis.Redis(port=port) as other:
+        other.set("k", 1)
+        for n in (1, 2, 3):
+            deadline = time.monotonic() + 20
+            while r.get("k") != b"%d" % n:
+                check(time.monotonic() < deadline, "the copy of a key stays as it was")
+            asked = other.info("stats")["keyspace_hits"]
+            equal([r.get("k") for _ in range(50)], [b"%d" % n] * 50)
+            equal(other.info("stats")["keyspace_hits"], asked)
+            other.set("k", n + 1)
+
+
 def main():
     signal.alarm(60)
     port, socket = int(sys.argv[1]), sys.argv[2]
@@ -182,6 +202,7 @@ def main():
             check(r.client_info()["db"] in (2, "2"), "SELECT")
     with redis.Redis.from_url(f"redis://127.0.0.1:{port}/1", health_check_interval=1) as r:
         equal(r.get("here"), None)
+    caching(port)
 
 
 main()

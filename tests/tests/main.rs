@@ -28,3 +28,5 @@ mod protocol;
 mod scripts;
 #[path = "main/surface.rs"]
 mod surface;
+#[path = "main/tracking.rs"]
+mod tracking;

@@ -6,8 +6,14 @@ use std::fs;
 
 /// The targets. Their bodies are in `hypercache_commands::testing::fuzz`, and that of `lua_bridge` in
 /// `hypercache_scripting::testing`.
-const TARGETS: &[&str] =
-    &["resp_parser", "memcached_parser", "command_sequence", "config_file", "acl_rules", "lua_bridge"];
+const TARGETS: &[&str] = &[
+    "resp_parser",
+    "memcached_parser",
+    "command_sequence",
+    "config_file",
+    "acl_rules",
+    "lua_bridge",
+];
 
 /// AddressSanitizer, and the coverage that libFuzzer is guided by.
 const FLAGS: &str = "--cfg fuzzing -Zsanitizer=address -Ccodegen-units=1 -Cpasses=sancov-module \

@@ -250,7 +250,7 @@ fn timeout_ms(ms: f64) -> Result<u64, ReplyError> {
 /// Serves the clients that wait for keys which the context's command made ready. No lock is held.
 #[cold]
 pub(crate) fn serve_ready(cx: &mut Cx<'_>) {
-    let mut ready = VecDeque::from(cx.keys.take_ready());
+    let mut ready = VecDeque::from(std::mem::take(&mut cx.keys.news.ready));
     while let Some(key) = ready.pop_front() {
         serve_key(cx, &key, &mut ready);
     }
@@ -333,7 +333,9 @@ fn try_again(
     };
     let outcome = (waiter.entry.row.run)(&mut again, waiter.args.as_args());
     crate::dispatch::release(shared, &mut again.keys);
-    ready.extend(again.keys.take_ready());
+    let news = std::mem::take(&mut again.keys.news);
+    ready.extend(news.ready);
+    cx.keys.news.stale.extend(news.stale);
     outcome
 }
 

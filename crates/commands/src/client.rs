@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicI32, AtomicU16, AtomicU32, AtomicU64};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// One end of a connection. Shown as `address:port`, `path:0` of a Unix socket, or `?:0`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,6 +104,8 @@ pub struct Cold {
     pub patterns: AtomicU32,
     /// Shard channel subscriptions.
     pub shard_channels: AtomicU32,
+    /// Number of the client that is told in its stead of what it tracks, and that client.
+    redirect: Mutex<Option<(u64, Weak<Client>)>>,
 }
 
 impl Default for Cold {
@@ -114,6 +116,7 @@ impl Default for Cold {
             channels: AtomicU32::new(0),
             patterns: AtomicU32::new(0),
             shard_channels: AtomicU32::new(0),
+            redirect: Mutex::default(),
         }
     }
 }
@@ -184,6 +187,22 @@ impl ClientFlags {
     pub const BLOCKED: u32 = 1 << 11;
     /// Speaks the memcached protocol; not shown as a letter.
     pub const MEMCACHED: u32 = 1 << 12;
+    /// `t`: tracks keys that it keeps copies of.
+    pub const TRACKING: u32 = 1 << 13;
+    /// `R`: the client that was to be told in its stead is gone.
+    pub const BROKEN_REDIRECT: u32 = 1 << 14;
+    /// `B`: tracks all keys that begin with its prefixes.
+    pub const BROADCAST: u32 = 1 << 15;
+    /// Tracks what it reads after CLIENT CACHING YES only.
+    pub const OPT_IN: u32 = 1 << 16;
+    /// Tracks what it reads but after CLIENT CACHING NO.
+    pub const OPT_OUT: u32 = 1 << 17;
+    /// Is not told of what it changes itself.
+    pub const NO_LOOP: u32 = 1 << 18;
+    /// CLIENT CACHING was just given.
+    pub const CACHING: u32 = 1 << 19;
+    /// It is not connected any more.
+    pub const GONE: u32 = 1 << 20;
 }
 
 impl Client {
@@ -286,6 +305,23 @@ impl Client {
             self.make_cold().queued.store(count, Relaxed);
         } else if let Some(cold) = self.cold() {
             cold.queued.store(-1, Relaxed);
+        }
+    }
+
+    /// Number of the client that is told in its stead of what it tracks, and that client unless it is
+    /// gone.
+    #[must_use]
+    pub fn redirect(&self) -> Option<(u64, Option<Arc<Client>>)> {
+        let (id, target) = self.cold()?.redirect.lock().clone()?;
+        let target = target.upgrade().filter(|target| !target.has(ClientFlags::GONE));
+        Some((id, target))
+    }
+
+    /// Has another client told in its stead of what it tracks.
+    pub(crate) fn set_redirect(&self, target: Option<&Arc<Client>>) {
+        if target.is_some() || self.cold().is_some() {
+            let target = target.map(|target| (target.id, Arc::downgrade(target)));
+            *self.make_cold().redirect.lock() = target;
         }
     }
 

@@ -33,6 +33,7 @@ pub(crate) const COMMANDS: &[Command] = &[Command {
 }];
 
 const CLIENT: &[Command] = &[
+    crate::tracking::CACHING,
     Command {
         name: "GETNAME",
         since: "2.6.9",
@@ -43,6 +44,7 @@ const CLIENT: &[Command] = &[
                    \"worker-1\"",
         ..BASE
     },
+    crate::tracking::GETREDIR,
     Command {
         name: "HELP",
         since: "5.0.0",
@@ -159,6 +161,8 @@ const CLIENT: &[Command] = &[
                    names cannot contain spaces, newlines or special characters.",
         ..BASE
     },
+    crate::tracking::TRACKING,
+    crate::tracking::TRACKINGINFO,
     Command {
         name: "UNBLOCK",
         since: "5.0.0",
@@ -185,7 +189,7 @@ const CLIENT: &[Command] = &[
 ];
 
 /// Writes an error made of pieces.
-fn fail(cx: &mut Cx<'_>, pieces: &[&[u8]]) -> ReplyError {
+pub(crate) fn fail(cx: &mut Cx<'_>, pieces: &[&[u8]]) -> ReplyError {
     cx.reply.error(&pieces.concat());
     ReplyError::Written
 }
@@ -196,12 +200,12 @@ fn too_many(cx: &mut Cx<'_>, args: Args<'_>) -> ReplyError {
     fail(cx, &[head, args.get(1), tail, b"CLIENT HELP."])
 }
 
-fn is(word: &[u8], name: &str) -> bool {
+pub(crate) fn is(word: &[u8], name: &str) -> bool {
     word.eq_ignore_ascii_case(name.as_bytes())
 }
 
 /// `ON` or `OFF`.
-fn on_off(word: &[u8]) -> Result<bool, ReplyError> {
+pub(crate) fn on_off(word: &[u8]) -> Result<bool, ReplyError> {
     match word {
         _ if is(word, "ON") => Ok(true),
         _ if is(word, "OFF") => Ok(false),
@@ -546,9 +550,12 @@ fn flag_letters(client: &Client, session: &Session) -> String {
     let is_dirty = watch.is_some_and(|watch| watch.flag.load(Acquire));
     let letters = [
         ('O', has(ClientFlags::MONITOR)),
-        ('b', has(ClientFlags::BLOCKED)),
         ('P', has(ClientFlags::PUBSUB)),
         ('x', has(ClientFlags::MULTI)),
+        ('b', has(ClientFlags::BLOCKED)),
+        ('t', has(ClientFlags::TRACKING)),
+        ('R', has(ClientFlags::BROKEN_REDIRECT)),
+        ('B', has(ClientFlags::BROADCAST)),
         ('d', has(ClientFlags::DIRTY) || is_dirty),
         ('c', has(ClientFlags::CLOSING) || is_caller && session.is_closing),
         ('A', client.is_killed()),
@@ -600,7 +607,7 @@ fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
         line,
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} \
          multi={} qbuf={query_bytes} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} \
-         omem={output_bytes} tot-mem={total} events={} cmd={} user={} redir=-1 resp={} \
+         omem={output_bytes} tot-mem={total} events={} cmd={} user={} redir={} resp={} \
          lib-name={} lib-ver={}",
         client.id,
         client.peer(),
@@ -619,6 +626,7 @@ fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
         if output_bytes > 0 { "rw" } else { "r" },
         last_command(client),
         text(user_name(names.account.as_deref())),
+        crate::tracking::redirect_id(client),
         match (client.has(ClientFlags::MEMCACHED), client.has(ClientFlags::RESP3)) {
             (true, _) => 0,
             (false, is_3) => 2 + u8::from(is_3),

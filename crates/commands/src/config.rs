@@ -246,6 +246,13 @@ pub const SETTINGS: &[Setting] = &[
         "Bytes of recent effects kept per partition while something reads them.",
     ),
     live(
+        "tracking-table-max-keys",
+        Kind::Int(0, i64::MAX),
+        "1000000",
+        |s, v| s.config.hot.tracked_keys_max.store(int(v), Relaxed),
+        "Keys remembered for clients that keep copies of them; 0 for no limit.",
+    ),
+    live(
         "slowlog-log-slower-than",
         Kind::Int(-1, i64::MAX),
         "10000",
@@ -377,6 +384,7 @@ pub struct Hot {
     pub latency_ms: AtomicU64,
     pub busy_ms: AtomicU64,
     pub latency_tracking: AtomicBool,
+    pub tracked_keys_max: AtomicU64,
     pub output_limits: RwLock<OutputLimits>,
     /// Of `partition-log-size`; what is in force is [`Hot::log_bytes`].
     pub log_bytes_max: AtomicU64,
@@ -421,6 +429,7 @@ impl Default for Hot {
             latency_ms: AtomicU64::new(0),
             busy_ms: AtomicU64::new(0),
             latency_tracking: AtomicBool::new(true),
+            tracked_keys_max: AtomicU64::new(0),
             output_limits: RwLock::default(),
             log_bytes_max: AtomicU64::new(0),
             notify: AtomicU32::new(0),

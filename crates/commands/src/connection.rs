@@ -188,6 +188,7 @@ fn reset(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     crate::monitor::stop_monitoring(shared, session);
     session.discard_transaction(shared);
     crate::pubsub::unsubscribe_all(shared, session);
+    crate::tracking::disable(shared, session);
     session.client.rename(|names| names.name = Box::default());
     session.client.set_flag(ClientFlags::NO_TOUCH, false);
     acl::log_in(shared, session, Arc::clone(shared.acl.default_account()));

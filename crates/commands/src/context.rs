@@ -8,6 +8,7 @@ use crate::session::Session;
 use crate::shared::Shared;
 use crate::stats::WorkerStats;
 use crate::table::Entry;
+use crate::tracking::Broadcast;
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::Reply;
 use hypercache_stdx::{clock, rng::Rng};
@@ -30,6 +31,8 @@ pub struct Worker {
     pub vm: Option<Box<dyn Vm>>,
     /// For scripts: memory was above `maxmemory` when the command began, and stayed there.
     pub lacks_room: bool,
+    /// Keys that were changed in this turn and that clients want to know of by their prefix.
+    pub broadcast: Broadcast,
 }
 
 impl Worker {
@@ -38,7 +41,16 @@ impl Worker {
     pub fn new(shared: &Shared, id: usize) -> Self {
         let stats = Arc::clone(&shared.stats[id]);
         let (rng, now_ms) = (Rng::from_entropy(), clock::now_ms());
-        Worker { id, stats, recent_user: None, rng, now_ms, vm: None, lacks_room: false }
+        Worker {
+            id,
+            stats,
+            recent_user: None,
+            rng,
+            now_ms,
+            vm: None,
+            lacks_room: false,
+            broadcast: Broadcast::default(),
+        }
     }
 
     /// Reads the clock for a new turn.

@@ -10,6 +10,7 @@ use crate::keyspace::{Keys as Held, Located, PARTITIONS};
 use crate::session::{ReplyMode, Session};
 use crate::shared::Shared;
 use crate::table::{Entry, Flags, Keys, Recent};
+use crate::tracking;
 use hypercache_journal::Effect;
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::{Output, Reply};
@@ -126,9 +127,9 @@ pub struct Executor<'a> {
 }
 
 /// Whether the client and the server are in their ordinary state: the client is authenticated, its
-/// user may do everything, it is neither subscribed nor queueing a transaction, and gets its
-/// replies; and nobody monitors, wants notifications or the time of each command, limits memory or
-/// paused the clients.
+/// user may do everything, it is neither subscribed nor queueing a transaction nor tracking keys, and
+/// gets its replies; and nobody monitors, wants notifications or the time of each command, limits
+/// memory or paused the clients.
 ///
 /// Only a command that is not plain can change the client's part. Where another client changes the
 /// server's part it counts from the next turn on, as if its command had come that much later.
@@ -138,6 +139,7 @@ fn is_ordinary(shared: &Shared, session: &Session, timer: &Timer) -> bool {
         && session.is_authenticated
         && crate::acl::is_unrestricted(shared, session)
         && session.is_plain()
+        && !session.is_tracking()
         && session.reply_mode == ReplyMode::On
         && shared.monitor_count.load(Relaxed) == 0
         && hot.notify.load(Relaxed) == 0
@@ -215,8 +217,9 @@ impl<'a> Executor<'a> {
         }
         let failed = run(&mut self.cx, args);
         self.cx.keys.release_one();
-        if self.cx.keys.has_ready() {
+        if self.cx.keys.has_news() {
             serve_ready(&mut self.cx);
+            tracking::tell_stale(&mut self.cx);
         }
         self.run.0 += 1;
         self.run.1 += u32::from(failed);
@@ -237,7 +240,12 @@ impl<'a> Executor<'a> {
     pub fn execute(&mut self, request: &Request<'a>) {
         self.end_run();
         let mark = self.cx.reply.output().mark();
-        let result = match resolve(request) {
+        let resolved = resolve(request);
+        let resolved_entry = match &resolved {
+            Ok(entry) => Some(*entry),
+            Err(unresolved) => unresolved.entry,
+        };
+        let result = match resolved {
             Ok(entry) => checked(&mut self.cx, self.timer, request, entry),
             Err(_) if is_http(request) => {
                 hang_up(&mut self.cx);
@@ -256,6 +264,13 @@ impl<'a> Executor<'a> {
         }
         if self.cx.session.reply_mode != ReplyMode::On {
             finish_reply_mode(self.cx.session, self.cx.reply.output(), mark);
+        }
+        // After the reply, and although it may have been taken back.
+        if self.cx.session.is_tracking() {
+            tracking::after_command(&mut self.cx, resolved_entry);
+        }
+        if self.cx.keys.has_news() {
+            tracking::tell_stale(&mut self.cx);
         }
         // SELECT, HELLO and RESET change these for what follows.
         self.cx.keys.db = self.cx.session.db;
@@ -492,8 +507,11 @@ fn timed<'a>(cx: &mut Cx<'a>, timer: &mut Timer, request: &Request<'a>, entry: &
     }
     cx.entry = entry;
     let failed = run(cx, request.args);
+    if cx.session.is_tracking() {
+        tracking::remember(cx, entry, request.args);
+    }
     release(cx.shared, &mut cx.keys);
-    if cx.keys.has_ready() {
+    if cx.keys.has_news() {
         serve_ready(cx);
     }
     if !is_timed {
@@ -630,7 +648,10 @@ fn evict_from(shared: &Shared, worker: &mut Worker, partition: u16) -> bool {
     if shared.config.hot.notify.load(Relaxed) != 0 {
         shard.take_notifications(&mut |effect| crate::pubsub::notify(shared, &effect));
     }
+    let stale = shard.take_stale();
     worker.stats.add_bytes(shard.take_bytes_delta());
+    drop(shard);
+    tracking::tell_without_client(shared, worker, stale);
     worker.stats.evicted_keys.add(u64::from(evicted));
     evicted
 }

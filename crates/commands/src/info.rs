@@ -153,7 +153,7 @@ fn clients(cx: &mut Cx<'_>, out: &mut String) {
         "client_recent_max_input_buffer": input.unwrap_or(0),
         "client_recent_max_output_buffer": output.unwrap_or(0),
         "blocked_clients": cx.shared.blocked.len(),
-        "tracking_clients": 0,
+        "tracking_clients": cx.shared.tracking.clients(),
         "clients_in_timeout_table": 0,
     );
 }
@@ -323,9 +323,9 @@ fn stats(cx: &mut Cx<'_>, out: &mut String) {
         "total_forks": 0,
         "migrate_cached_sockets": 0,
         "slave_expires_tracked_keys": 0,
-        "tracking_total_keys": 0,
-        "tracking_total_items": 0,
-        "tracking_total_prefixes": 0,
+        "tracking_total_keys": shared.keyspace.tracked.keys.load(Relaxed),
+        "tracking_total_items": shared.keyspace.tracked.items.load(Relaxed),
+        "tracking_total_prefixes": shared.tracking.prefixes(),
         "unexpected_error_replies": 0,
         "total_error_replies": shared.sum(|s| s.error_replies.get()),
         "dump_payload_sanitizations": 0,

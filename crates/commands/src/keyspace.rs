@@ -11,9 +11,11 @@ mod due;
 mod history;
 mod hold;
 mod items;
+mod tracked;
 mod typed;
 
-pub use history::{History, Ready, WatchFlag};
+pub use history::{History, News, Ready, WatchFlag};
+pub use tracked::{Cause, Stale, Totals};
 pub use typed::Editor;
 
 use crate::stats::WorkerStats;
@@ -150,6 +152,19 @@ impl Shard {
         false
     }
 
+    /// Takes what clients keep copies of and that changed.
+    #[must_use]
+    pub fn take_stale(&mut self) -> Vec<(u64, Stale)> {
+        let mut stale = Vec::new();
+        self.history.take_stale(&mut stale);
+        stale
+    }
+
+    /// Forgets some key that clients keep copies of, and has them told. Returns whether there was one.
+    pub(crate) fn forget_one_tracked(&mut self, rng: &mut Rng) -> bool {
+        self.history.forget_one_tracked(|n| rng.below(n))
+    }
+
     /// Calls `f` with the records that no notification was made of yet.
     pub fn take_notifications(&mut self, f: &mut dyn FnMut(Effect<'_>)) {
         self.history.take_notifications(f);
@@ -196,6 +211,8 @@ pub struct Keyspace {
     /// The CAS unique that was given last; see [`items`].
     last_cas: AtomicU64,
     partitions: Box<[Partition; PARTITIONS]>,
+    /// How much clients keep copies of.
+    pub tracked: Arc<Totals>,
 }
 
 impl Keyspace {
@@ -208,7 +225,8 @@ impl Keyspace {
         let partitions: Box<[Partition]> = (0..PARTITIONS).map(partition).collect();
         let partitions = partitions.try_into().expect("it has as many");
         let last_cas = AtomicU64::new(items::first_cas());
-        Keyspace { turn: Arc::default(), hasher, last_cas, partitions }
+        let tracked = Arc::default();
+        Keyspace { turn: Arc::default(), hasher, last_cas, partitions, tracked }
     }
 
     #[inline]
@@ -229,6 +247,14 @@ impl Keyspace {
     #[inline]
     pub fn lock(&self, partition: u16) -> MutexGuard<'_, Shard> {
         self.partition(partition).shard.lock()
+    }
+
+    /// Tells all partitions whether some client wants to know of all keys with a prefix. `is_wanted`
+    /// is asked under each lock, so that of two callers at a time the last word is the right one.
+    pub(crate) fn set_broadcast(&self, is_wanted: impl Fn() -> bool) {
+        for p in 0..PARTITIONS as u16 {
+            self.lock(p).history.set_broadcast(is_wanted(), &self.tracked);
+        }
     }
 
     /// Brings the first thing that is read of a key towards the cache: its partition.
@@ -318,8 +344,8 @@ pub struct Keys<'a> {
     pub now_s: u32,
     /// Whether reads count as a use of the key (not after CLIENT NO-TOUCH and in OBJECT).
     pub touch: bool,
-    /// Keys that clients wait for and that changed while they were held.
-    ready: Vec<Ready>,
+    /// What others are to be told of the partitions that were released.
+    pub(crate) news: News,
 }
 
 impl<'a> Keys<'a> {
@@ -328,8 +354,8 @@ impl<'a> Keys<'a> {
     #[must_use]
     pub fn new(keyspace: &'a Keyspace, stats: &'a WorkerStats, db: u8, now_ms: u64) -> Self {
         let now_s = (now_ms / 1000) as u32;
-        let (one, many, turn, ready) = (None, Vec::new(), None, Vec::new());
-        Keys { keyspace, stats, one, many, turn, db, now_ms, now_s, touch: true, ready }
+        let (one, many, turn, news) = (None, Vec::new(), None, News::default());
+        Keys { keyspace, stats, one, many, turn, db, now_ms, now_s, touch: true, news }
     }
 
     /// Reports the bytes that changed and unlocks, after [`Self::hold_one`] and if nobody wants
@@ -339,22 +365,16 @@ impl<'a> Keys<'a> {
         if let Some(One { mut shard, .. }) = self.one.take()
             && shard.is_changed
         {
-            shard.history.take_ready(&mut self.ready);
+            shard.history.take_news(&mut self.news);
             self.stats.add_bytes(shard.take_bytes_delta());
         }
     }
 
-    /// Keys that clients wait for and that changed under the locks released since the last call.
-    #[inline]
-    pub fn take_ready(&mut self) -> Vec<Ready> {
-        std::mem::take(&mut self.ready)
-    }
-
-    /// Whether there are such keys.
+    /// Whether there is something to be told.
     #[inline]
     #[must_use]
-    pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+    pub fn has_news(&self) -> bool {
+        !self.news.is_empty()
     }
 
     /// Reports the bytes that changed, hands each new record to `notify`, and unlocks.
@@ -363,7 +383,7 @@ impl<'a> Keys<'a> {
             if let Some(notify) = notify {
                 shard.take_notifications(notify);
             }
-            shard.history.take_ready(&mut self.ready);
+            shard.history.take_news(&mut self.news);
             self.stats.add_bytes(shard.take_bytes_delta());
         } else if !self.many.is_empty() {
             self.release_many(notify);
@@ -378,7 +398,7 @@ impl<'a> Keys<'a> {
             self.notify_in_order(notify);
         }
         for (_, shard) in &mut self.many {
-            shard.history.take_ready(&mut self.ready);
+            shard.history.take_news(&mut self.news);
             self.stats.add_bytes(shard.take_bytes_delta());
         }
         self.many = Vec::new();
@@ -474,6 +494,7 @@ impl<'a> Keys<'a> {
         }
         let mut shard = self.keyspace.lock(partition);
         let result = f(&mut shard);
+        shard.history.take_news(&mut self.news);
         self.stats.add_bytes(shard.take_bytes_delta());
         result
     }
@@ -681,6 +702,7 @@ impl<'a> Keys<'a> {
         self.each_shard(|p, shard| {
             shard.is_changed = true;
             let Shard { hasher, dbs, history, .. } = shard;
+            history.forget_tracked(p == 0, &keyspace.tracked);
             for i in (0..DATABASES as u8).filter(|i| only.is_none_or(|o| o == *i)) {
                 let Some(db) = dbs.take_if_used(i) else { continue };
                 history.touch_where(|watched, key| {
@@ -739,6 +761,13 @@ impl<'a> Keys<'a> {
         let db = self.db;
         let (shard, _) = self.shard_of(key);
         shard.history.add_waiter(db, key, waiter);
+    }
+
+    /// Notes that a client that keeps copies read a key, which must be held.
+    pub(crate) fn remember(&mut self, key: &[u8], client: &Arc<crate::client::Client>) {
+        let totals = &self.keyspace.tracked;
+        let (shard, _) = self.shard_of(key);
+        shard.history.remember(key, client, totals);
     }
 
     /// Watches a key for the session that owns `flag`.

@@ -25,6 +25,7 @@ pub mod shared;
 pub mod stats;
 pub mod table;
 pub mod testing;
+pub mod tracking;
 pub mod turn;
 
 mod bitfield;

@@ -12,10 +12,11 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use crate::blocking::serve_ready;
 use crate::client::ClientFlags;
 use crate::context::Cx;
 use crate::dispatch::{Executor, make_room, release};
-use crate::keyspace::{Keys, Keyspace, Located};
+use crate::keyspace::{Keys, Keyspace, Located, News};
 use crate::session::Session;
 use crate::shared::Shared;
 use crate::stats::WorkerStats;
@@ -324,6 +325,10 @@ impl Executor<'_> {
             return call.error(Refusal::Unknown.text());
         }
         (ROWS[row].run)(&mut call);
+        if self.cx.keys.has_news() {
+            serve_ready(&mut self.cx);
+            crate::tracking::tell_stale(&mut self.cx);
+        }
         if self.cx.shared.monitor_count.load(Relaxed) > 0 {
             crate::monitor::feed_memcached(self.cx.shared, self.cx.session, args);
         }
@@ -412,7 +417,8 @@ impl<'c> Call<'c, '_> {
         let mut keys = Keys::new(&shared.keyspace, stats, 0, self.cx.worker.now_ms);
         // There is no word for a script that takes long: it is waited for.
         while !keys.hold_one(at) {}
-        Held { keys, out: self.cx.reply.output(), stats, shared }
+        let news = &mut self.cx.keys.news;
+        Held { keys, out: self.cx.reply.output(), stats, shared, news }
     }
 
     /// Whether there is memory for a write, or could be made. Nothing may be held.
@@ -446,12 +452,17 @@ pub(crate) struct Held<'h> {
     out: &'h mut Output,
     stats: &'h WorkerStats,
     shared: &'h Shared,
+    /// Where it goes what others are to be told.
+    news: &'h mut News,
 }
 
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
         release(self.shared, &mut self.keys);
+        if self.keys.has_news() {
+            self.news.append(&mut self.keys.news);
+        }
     }
 }
 
@@ -496,13 +507,15 @@ pub fn adopt(session: &mut Session) {
 }
 
 /// Runs a `flush_all` whose delay is over. No lock may be held.
-pub fn flush_if_due(shared: &Shared, worker: &crate::Worker, now_ms: u64) {
+pub fn flush_if_due(shared: &Shared, worker: &mut crate::Worker, now_ms: u64) {
     let at = shared.memcached_flush_ms.load(Relaxed);
     let is_due = at != 0 && now_ms >= at;
     if is_due && shared.memcached_flush_ms.compare_exchange(at, 0, Relaxed, Relaxed).is_ok() {
         let stats = &shared.stats[worker.id];
         let mut keys = Keys::new(&shared.keyspace, stats, 0, now_ms);
         flush(shared, &mut keys);
+        let stale = std::mem::take(&mut keys.news.stale);
+        crate::tracking::tell_without_client(shared, worker, stale);
     }
 }
 

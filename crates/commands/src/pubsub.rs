@@ -435,14 +435,22 @@ pub fn publish(shared: &Shared, channel: &[u8], payload: &[u8]) -> usize {
 
 /// Hands a message to the worker of a subscriber, or closes one that does not keep up.
 fn deliver(shared: &Shared, client: &Arc<Client>, push: &Push) {
-    let bytes = push.bytes();
-    let waiting = client.output_bytes.fetch_add(bytes, Relaxed) + bytes;
-    let limit = shared.config.hot.output_limits.read().pubsub;
-    if limit.hard > 0 && waiting > limit.hard {
-        return shared.kill_for_output(client);
+    if has_room(shared, client, push.bytes()) {
+        let (client, push) = (Arc::clone(client), push.clone());
+        shared.send(client.worker, Message::Publish { client, push });
     }
-    let (client, push) = (Arc::clone(client), push.clone());
-    shared.send(client.worker, Message::Publish { client, push });
+}
+
+/// Counts bytes that are about to be on their way to a client; closes it if these are too many.
+pub(crate) fn has_room(shared: &Shared, client: &Arc<Client>, bytes: u64) -> bool {
+    let waiting = client.output_bytes.fetch_add(bytes, Relaxed) + bytes;
+    let limits = shared.config.hot.output_limits.read();
+    let limit = if client.has(ClientFlags::PUBSUB) { limits.pubsub } else { limits.normal };
+    let has_room = limit.hard == 0 || waiting <= limit.hard;
+    if !has_room {
+        shared.kill_for_output(client);
+    }
+    has_room
 }
 
 /// Writes a message as its subscriber's protocol version has it.

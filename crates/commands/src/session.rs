@@ -103,6 +103,9 @@ pub struct Cold {
     pub subscriptions: Option<Box<Subscriptions>>,
     /// What the client waits for, in a command that blocks.
     pub blocked: Option<Arc<Waiter>>,
+    /// While the client tracks keys: the prefixes of those it wants to know of, if it is not for those
+    /// it reads.
+    pub tracking: Option<BTreeSet<Box<[u8]>>>,
 }
 
 impl Session {
@@ -191,6 +194,13 @@ impl Session {
         self.cold().is_none_or(|cold| cold.multi.is_none() && cold.subscriptions.is_none())
     }
 
+    /// Whether the client tracks keys that it keeps copies of.
+    #[inline]
+    #[must_use]
+    pub fn is_tracking(&self) -> bool {
+        self.cold().is_some_and(|cold| cold.tracking.is_some())
+    }
+
     /// What the client waits for, in a command that blocks.
     #[inline]
     #[must_use]
@@ -248,6 +258,8 @@ impl Session {
         self.discard_transaction(shared);
         crate::pubsub::unsubscribe_all(shared, self);
         crate::monitor::stop_monitoring(shared, self);
+        crate::tracking::disable(shared, self);
+        self.client.set_flag(ClientFlags::GONE, true);
         shared.clients.remove(&self.client);
     }
 }

@@ -12,6 +12,7 @@ use crate::sampler::Sampler;
 use crate::scripts::Scripts;
 use crate::slowlog::SlowLog;
 use crate::stats::WorkerStats;
+use crate::tracking::{Notice, Tracking};
 use hypercache_protocol::reply::Output;
 use hypercache_stdx::{clock, mailbox, rng};
 use hypercache_store::growth;
@@ -36,6 +37,13 @@ pub enum Message {
         client: Arc<Client>,
         /// The line, without `+` and line end.
         line: Arc<[u8]>,
+    },
+    /// Something about the keys that a client keeps copies of.
+    Invalidate {
+        /// The client.
+        client: Arc<Client>,
+        /// What it is told.
+        notice: Notice,
     },
     /// [`Client::is_killed`] became true.
     Kill(Arc<Client>),
@@ -169,6 +177,8 @@ pub struct Shared {
     pub peak_bytes: AtomicU64,
     /// Clients that wait in commands that block.
     pub blocked: Blocked,
+    /// Clients that keep copies of keys.
+    pub tracking: Tracking,
 }
 
 impl Shared {
@@ -206,6 +216,7 @@ impl Shared {
             memcached_flush_ms: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
             blocked: Blocked::default(),
+            tracking: Tracking::default(),
         });
         crate::config::apply_all(&shared);
         shared

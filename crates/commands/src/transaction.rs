@@ -208,6 +208,9 @@ fn run_queue(cx: &mut Cx<'_>, multi: &Multi) {
             continue;
         }
         let failed = dispatch::run(cx, args_of);
+        if cx.session.is_tracking() {
+            crate::tracking::remember(cx, entry, args_of);
+        }
         let now_ns = clock::mono_ns();
         let nanos = now_ns - last_ns;
         last_ns = now_ns;

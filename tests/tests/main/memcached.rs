@@ -138,3 +138,22 @@ fn shutdown_needs_to_be_allowed() {
     let server = Server::start(&[]);
     assert_eq!(server.info("memcached_port"), "0");
 }
+
+#[test]
+fn clients_that_keep_copies_are_told_what_memcached_clients_change() {
+    let (server, port) = serve_memcached(&["--threads", "2"]);
+    let mut redis = server.wire();
+    redis.call(&["HELLO", "3"]);
+    redis.call(&["CLIENT", "TRACKING", "ON"]);
+    let mut wire = Wire::connect(port);
+    for (change, answer) in
+        [("set k 0 0 1\r\nx\r\n", "STORED\r\n"), ("append k 0 0 1\r\ny\r\n", "STORED\r\n")]
+    {
+        redis.call(&["GET", "k"]);
+        assert_eq!(ask(&mut wire, change.as_bytes(), b"\n"), answer);
+        assert_eq!(redis.read().0, b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n", "{change}");
+    }
+    redis.call(&["GET", "k"]);
+    assert_eq!(ask(&mut wire, b"flush_all\r\n", b"\n"), "OK\r\n");
+    assert_eq!(redis.read().0, b">2\r\n$10\r\ninvalidate\r\n_\r\n");
+}

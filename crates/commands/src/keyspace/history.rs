@@ -1,7 +1,9 @@
 //! What is told of every write of a partition: its log of effects, and those who observe its keys.
 
+use super::tracked::{Stale, Totals, Tracked};
 use super::{discard, expired};
 use crate::blocking::Waiter;
+use crate::client::Client;
 use crate::table::Group;
 use hypercache_journal::{Change, Effect, Log};
 use hypercache_store::Removed;
@@ -40,6 +42,31 @@ pub struct Ready {
     pub key: Box<[u8]>,
 }
 
+/// What others than the client of a command are to be told or given because of it.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Keys that clients wait for and that changed.
+    pub ready: Vec<Ready>,
+    /// What clients keep copies of and that changed, each with its place in the order.
+    pub stale: Vec<(u64, Stale)>,
+}
+
+impl News {
+    /// Whether there are none.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        // One comparison, after each command.
+        self.ready.len() | self.stale.len() == 0
+    }
+
+    /// Moves others to these.
+    pub fn append(&mut self, other: &mut News) {
+        self.ready.append(&mut other.ready);
+        self.stale.append(&mut other.stale);
+    }
+}
+
 /// What is told of every write of a partition: its log, and those who observe its keys.
 #[derive(Debug, Default)]
 pub struct History {
@@ -50,14 +77,25 @@ pub struct History {
     /// When each of the records after that was made, in the order of the whole keyspace.
     pub(super) stamps: Vec<u64>,
     observers: HashMap<(u8, Box<[u8]>), Observers>,
+    /// Keys that clients keep copies of, if there are any.
+    tracked: Option<Box<Tracked>>,
     ready: Vec<Ready>,
+    /// Whether there are observers or tracked keys, or news that were not taken.
+    is_observed: bool,
 }
 
 impl History {
     /// Whether nobody reads of writes: neither the log nor an observer.
     #[inline]
     pub(super) fn is_unread(&self) -> bool {
-        !self.log.is_kept() && self.observers.is_empty()
+        !self.log.is_kept() && !self.is_observed
+    }
+
+    /// Finds out whether there is still anybody to tell.
+    fn note_observed(&mut self) {
+        self.tracked.take_if(|tracked| tracked.is_empty());
+        self.is_observed =
+            !self.observers.is_empty() || !self.ready.is_empty() || self.tracked.is_some();
     }
 
     /// Records an effect. The one place through which writes are told.
@@ -80,7 +118,7 @@ impl History {
         if self.log.is_kept() {
             self.stamps.push(STAMP.fetch_add(1, Ordering::Relaxed));
         }
-        if !self.observers.is_empty() {
+        if self.is_observed {
             self.tell_observers(effect, wakes);
         }
     }
@@ -94,6 +132,9 @@ impl History {
 
     #[cold]
     fn tell_observers(&mut self, effect: &Effect<'_>, wakes: bool) {
+        if let Some(tracked) = &mut self.tracked {
+            tracked.note(effect);
+        }
         let (db, key) = (effect.db, Box::from(effect.key));
         let Some(observers) = self.observers.get(&(db, key)) else { return };
         raise(&observers.flags);
@@ -116,16 +157,62 @@ impl History {
         self.ready.extend(keys.map(|((db, key), _)| Ready { db: *db, key: key.clone() }));
     }
 
-    /// Moves the keys that clients wait for and that changed to `ready`.
+    /// Moves what others are to be told to `news`.
     #[inline]
-    pub(super) fn take_ready(&mut self, ready: &mut Vec<Ready>) {
-        if !self.ready.is_empty() {
-            ready.append(&mut self.ready);
+    pub(super) fn take_news(&mut self, news: &mut News) {
+        if self.is_observed {
+            self.take_news_of_observers(news);
         }
+    }
+
+    #[cold]
+    fn take_news_of_observers(&mut self, news: &mut News) {
+        news.ready.append(&mut self.ready);
+        if let Some(tracked) = &mut self.tracked {
+            tracked.take_stale(&mut news.stale);
+        }
+        self.note_observed();
+    }
+
+    /// Moves what clients keep copies of and that changed to `stale`; who waits is served later.
+    pub(super) fn take_stale(&mut self, stale: &mut Vec<(u64, Stale)>) {
+        if let Some(tracked) = &mut self.tracked {
+            tracked.take_stale(stale);
+            self.note_observed();
+        }
+    }
+
+    /// Notes that a client that keeps copies read a key.
+    pub(super) fn remember(&mut self, key: &[u8], client: &Arc<Client>, totals: &Arc<Totals>) {
+        self.make_tracked(totals).remember(key, client);
+    }
+
+    /// Notes that a database is empty now; `is_first`: of this partition before all others.
+    pub(super) fn forget_tracked(&mut self, is_first: bool, totals: &Arc<Totals>) {
+        if is_first || self.tracked.is_some() {
+            self.make_tracked(totals).note_flush(is_first);
+        }
+    }
+
+    /// Forgets some key that clients keep copies of, and has them told. Returns whether there was one.
+    pub(super) fn forget_one_tracked(&mut self, random: impl FnOnce(u64) -> u64) -> bool {
+        self.tracked.as_mut().is_some_and(|tracked| tracked.forget_one(random))
+    }
+
+    /// Notes whether some client wants to know of all keys with a prefix.
+    pub(super) fn set_broadcast(&mut self, is_broadcast: bool, totals: &Arc<Totals>) {
+        self.make_tracked(totals).is_broadcast = is_broadcast;
+        self.note_observed();
+    }
+
+    fn make_tracked(&mut self, totals: &Arc<Totals>) -> &mut Tracked {
+        self.is_observed = true;
+        self.tracked.get_or_insert_with(|| Box::new(Tracked::new(totals)))
     }
 
     /// Adds a watcher of a key.
     pub fn watch(&mut self, db: u8, key: &[u8], flag: &WatchFlag) {
+        self.is_observed = true;
         let observers = self.observers.entry((db, Box::from(key))).or_default();
         observers.flags.push(Arc::clone(flag));
     }
@@ -139,6 +226,7 @@ impl History {
 
     /// Adds a client that waits for a key.
     pub(crate) fn add_waiter(&mut self, db: u8, key: &[u8], waiter: &Arc<Waiter>) {
+        self.is_observed = true;
         let observers = self.observers.entry((db, Box::from(key))).or_default();
         let place = (waiter.number(), waiter.group(), Arc::clone(waiter));
         observers.waiting.push_back(place);
@@ -158,6 +246,7 @@ impl History {
         edit(observers);
         if observers.is_empty() {
             self.observers.remove(&name);
+            self.note_observed();
         }
     }
 

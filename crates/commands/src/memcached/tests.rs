@@ -168,13 +168,16 @@ fn a_delayed_flush_happens_when_it_is_due() {
         "STORED\nOK\nVALUE k 0 1\nx\nEND\n"
     );
     h.worker.now_ms += 9_000;
-    super::flush_if_due(&h.shared, &h.worker, h.worker.now_ms);
+    let now_ms = h.worker.now_ms;
+    super::flush_if_due(&h.shared, &mut h.worker, now_ms);
     assert_eq!(run(&mut h, "get k\n"), "VALUE k 0 1\nx\nEND\n");
     h.worker.now_ms += 1_000;
-    super::flush_if_due(&h.shared, &h.worker, h.worker.now_ms);
+    let now_ms = h.worker.now_ms;
+    super::flush_if_due(&h.shared, &mut h.worker, now_ms);
     assert_eq!(run(&mut h, "get k\n"), "END\n");
     run(&mut h, "set k 0 0 1\nx\n");
-    super::flush_if_due(&h.shared, &h.worker, h.worker.now_ms + 60_000);
+    let now_ms = h.worker.now_ms + 60_000;
+    super::flush_if_due(&h.shared, &mut h.worker, now_ms);
     assert_eq!(run(&mut h, "get k\n"), "VALUE k 0 1\nx\nEND\n", "once");
 }
 

@@ -7,6 +7,7 @@ use hypercache_commands::client::{Client, ClientFlags};
 use hypercache_commands::keyspace::PARTITIONS;
 use hypercache_commands::pubsub::write_push;
 use hypercache_commands::shared::Message;
+use hypercache_commands::tracking::{self, write_notice};
 use hypercache_journal::Effect;
 use hypercache_protocol::reply::{Output, Version};
 use hypercache_stdx::clock;
@@ -23,6 +24,7 @@ const EXPIRE_BATCH: usize = 128;
 
 impl<D: Driver> Worker<D> {
     pub(super) fn take_messages(&mut self) {
+        tracking::broadcast(&self.shared, &mut self.commands);
         let Some(mailboxes) = self.shared.mailboxes.get() else { return };
         for message in mailboxes[self.commands.id].take() {
             match message {
@@ -34,6 +36,12 @@ impl<D: Driver> Worker<D> {
                         out.bytes.push(b'+');
                         out.bytes.extend_from_slice(&line);
                         out.bytes.extend_from_slice(b"\r\n");
+                    });
+                }
+                Message::Invalidate { client, notice } => {
+                    let is_subscribed = client.has(ClientFlags::PUBSUB);
+                    self.write_to(&client, |version, out| {
+                        write_notice(&notice, version, is_subscribed, out);
                     });
                 }
                 Message::Kill(client) => self.kill(&client),
@@ -137,7 +145,8 @@ impl<D: Driver> Worker<D> {
             self.shared.sampler.sample(&self.shared, now_ms);
             let threshold_ms = self.shared.config.hot.latency_ms.load(Relaxed);
             self.shared.latency.note_growth(threshold_ms);
-            hypercache_commands::memcached::flush_if_due(&self.shared, &self.commands, now_ms);
+            hypercache_commands::memcached::flush_if_due(&self.shared, &mut self.commands, now_ms);
+            tracking::forget_surplus(&self.shared, &mut self.commands, None);
         }
         if self.expiring.is_none() && self.shared.is_active_expire.load(Relaxed) {
             self.expiring = Some(0);
@@ -202,6 +211,7 @@ impl<D: Driver> Worker<D> {
                 break;
             }
         }
+        tracking::broadcast(&self.shared, &mut self.commands);
         self.expiring = (partition < PARTITIONS).then_some(partition);
         self.commands.stats.expire_nanos.add(clock::mono_ns() - started);
     }
@@ -219,6 +229,9 @@ impl<D: Driver> Worker<D> {
             }
             self.commands.stats.add_bytes(shard.take_bytes_delta());
         }
+        let stale = shard.take_stale();
+        drop(shard);
+        tracking::tell_without_client(shared, &mut self.commands, stale);
         result
     }
 }
