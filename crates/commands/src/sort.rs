@@ -157,6 +157,18 @@ impl<'a> Pattern<'a> {
     }
 }
 
+const BY_DENIED: ReplyError =
+    ReplyError::Text("ERR BY option of SORT denied due to insufficient ACL permissions.");
+const GET_DENIED: ReplyError =
+    ReplyError::Text("ERR GET option of SORT denied due to insufficient ACL permissions.");
+
+/// What the command's name and its user leave it.
+#[derive(Clone, Copy, Debug)]
+struct Permission {
+    store: bool,
+    reads_any_key: bool,
+}
+
 /// The command's options, read.
 #[derive(Debug)]
 struct Query<'a> {
@@ -185,7 +197,7 @@ impl<'a> Query<'a> {
         target: None,
     };
 
-    fn parse(args: Args<'a>, may_store: bool) -> Result<Self, ReplyError> {
+    fn parse(args: Args<'a>, may: Permission) -> Result<Self, ReplyError> {
         let mut query = Query::ALL;
         let number = |i| number::parse_i64(args.get(i)).ok_or(ReplyError::NotAnInteger);
         let mut at = 2;
@@ -201,7 +213,7 @@ impl<'a> Query<'a> {
                 }
                 word @ (b"BY" | b"GET" | b"STORE") if left >= 1 => {
                     at += 1;
-                    query.set(word, args.get(at), may_store)?;
+                    query.set(word, args.get(at), may)?;
                 }
                 _ => return Err(ReplyError::Syntax),
             }
@@ -214,15 +226,19 @@ impl<'a> Query<'a> {
     }
 
     /// Takes an option with a value.
-    fn set(&mut self, word: &[u8], value: &'a [u8], may_store: bool) -> Outcome {
+    fn set(&mut self, word: &[u8], value: &'a [u8], may: Permission) -> Outcome {
         match word {
             b"BY" => {
                 let pattern = Pattern::of(value);
+                if !may.reads_any_key && matches!(pattern, Pattern::Key { .. }) {
+                    return Err(BY_DENIED);
+                }
                 self.by = Some(pattern);
                 self.is_unsorted |= !matches!(pattern, Pattern::Key { .. });
             }
+            b"GET" if !may.reads_any_key => return Err(GET_DENIED),
             b"GET" => self.gets.push(Pattern::of(value)),
-            b"STORE" if may_store => self.target = Some(value),
+            b"STORE" if may.store => self.target = Some(value),
             _ => return Err(ReplyError::Syntax),
         }
         Ok(())
@@ -338,11 +354,13 @@ fn parse(text: &[u8]) -> Option<f64> {
 }
 
 fn sort(cx: &mut Cx<'_>, args: Args<'_>, may_store: bool) -> Outcome {
-    let mut query = Query::parse(args, may_store)?;
+    let reads_any_key = args.len() == 2 || crate::acl::may_read_any_key(cx, args);
+    let mut query = Query::parse(args, Permission { store: may_store, reads_any_key })?;
+    let must_be_stable = query.target.is_some() || cx.keys.has_turn();
     let mut elements = Vec::new();
     if let Some(entry) = cx.keys.get(args.get(1)) {
-        if query.is_unsorted && query.target.is_some() && entry.kind() == Kind::Set {
-            // What is stored must not depend on the order a set happens to be in.
+        if query.is_unsorted && must_be_stable && entry.kind() == Kind::Set {
+            // What is stored or seen by a script must not depend on the order a set happens to be in.
             (query.is_unsorted, query.is_text, query.by) = (false, true, None);
         }
         elements = query.gather(entry)?;

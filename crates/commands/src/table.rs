@@ -225,9 +225,7 @@ impl Keys {
             | Keys::Streams { flags, .. }
             | Keys::Unknown { flags, .. }
             | Keys::Behind { flags, .. } => flags,
-            Keys::Two(..) | Keys::Sort { .. } | Keys::None | Keys::All | Keys::Each => {
-                KeyFlags::NONE
-            }
+            _ => KeyFlags::NONE,
         }
     }
 
