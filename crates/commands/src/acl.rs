@@ -285,6 +285,15 @@ pub fn check(
     user_of(shared, &mut worker.recent_user, account).check(entry, args)
 }
 
+/// Whether a session's user may have a command read keys that are not among its arguments.
+pub(crate) fn may_read_any_key(cx: &mut Cx<'_>, args: Args<'_>) -> bool {
+    let account = account_of(cx.shared, cx.session);
+    account.is_unrestricted() || {
+        let user = user_of(cx.shared, &mut cx.worker.recent_user, account);
+        user.selectors().iter().any(|selector| selector.allows_any_read(cx.entry, args))
+    }
+}
+
 /// The value of an account, from the worker's memory if it is there.
 fn user_of<'a>(
     shared: &Shared,

@@ -612,6 +612,9 @@ pub(crate) fn add_partitions(
 ) {
     match entry.row.keys {
         Keys::All | Keys::Each => partitions.extend(0..PARTITIONS as u16),
+        Keys::Sort { .. } if crate::sort::reads_others(args) => {
+            partitions.extend(0..PARTITIONS as u16);
+        }
         _ if !entry.locks_keys => {}
         keys => keys.for_each(args, &mut |i, _| {
             partitions.push(crate::keyspace::partition_of(args.get(i)));

@@ -187,7 +187,10 @@ fn write_key_spec(reply: &mut Reply<'_>, spec: Keys) {
         Keys::Behind { from, .. } => {
             (from, "range", [("lastkey", 0), ("keystep", 1), ("limit", 0)])
         }
-        Keys::Two(..) | Keys::None | Keys::All | Keys::Each => return reply.null(),
+        Keys::Unknown { flags, note } => return write_unknown_spec(reply, flags, note),
+        Keys::Two(..) | Keys::Sort { .. } | Keys::None | Keys::All | Keys::Each => {
+            return reply.null();
+        }
     };
     reply.map(3);
     reply.bulk(b"flags");
@@ -202,6 +205,21 @@ fn write_key_spec(reply: &mut Reply<'_>, spec: Keys) {
     for (name, value) in fields {
         reply.bulk(name.as_bytes());
         reply.int(value);
+    }
+}
+
+/// A specification of keys that only the command itself finds.
+fn write_unknown_spec(reply: &mut Reply<'_>, flags: KeyFlags, note: &str) {
+    reply.map(4);
+    write_pair(reply, "notes", note);
+    reply.bulk(b"flags");
+    write_names(reply, flags.names());
+    for name in ["begin_search", "find_keys"] {
+        reply.bulk(name.as_bytes());
+        reply.map(2);
+        write_pair(reply, "type", "unknown");
+        reply.bulk(b"spec");
+        reply.map(0);
     }
 }
 
@@ -257,7 +275,10 @@ fn write_docs(reply: &mut Reply<'_>, entry: &Entry) {
     write_pair(reply, "group", row.group.name());
     write_pair(reply, "complexity", row.complexity);
     if !arguments.is_empty() {
-        let mut keys = KeyNumbers { specs: row.keys.specs().len(), next: 0 };
+        let specs = row.keys.specs();
+        let is_named = |spec: &Keys| matches!(spec, Keys::Unknown { .. });
+        let named = specs.iter().position(is_named);
+        let mut keys = KeyNumbers { specs: specs.len(), next: 0, named };
         write_arguments(reply, &arguments, &mut keys);
     }
     if !entry.subcommands.is_empty() {
@@ -271,6 +292,8 @@ fn write_docs(reply: &mut Reply<'_>, entry: &Entry) {
 struct KeyNumbers {
     specs: usize,
     next: usize,
+    /// The specification of keys that patterns name.
+    named: Option<usize>,
 }
 
 impl KeyNumbers {
@@ -278,6 +301,12 @@ impl KeyNumbers {
         let number = self.next.min(self.specs.checked_sub(1)?);
         self.next += 1;
         Some(number)
+    }
+
+    /// The specification of an argument that is a pattern, which the next key is behind.
+    fn take_named(&mut self) -> Option<usize> {
+        self.next = self.named? + 1;
+        self.named
     }
 }
 
@@ -295,7 +324,11 @@ fn write_argument(reply: &mut Reply<'_>, argument: &Argument, keys: &mut KeyNumb
     ];
     let flags: Vec<_> = flags.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| name).collect();
     let is_key = argument.kind == "key";
-    let spec = is_key.then(|| keys.take()).flatten();
+    let spec = match argument.kind {
+        "key" => keys.take(),
+        "pattern" => keys.take_named(),
+        _ => None,
+    };
     // Without a specification it is a name like any other.
     let kind = if is_key && spec.is_none() { "string" } else { argument.kind };
     let fields = 2

@@ -62,6 +62,7 @@ mod server;
 mod set;
 mod set_algebra;
 pub mod slowlog;
+mod sort;
 mod stream;
 mod stream_group;
 mod stream_info;

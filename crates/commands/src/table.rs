@@ -172,6 +172,18 @@ pub enum Keys {
         /// What is done with the key.
         flags: KeyFlags,
     },
+    /// Those of SORT: the first argument, what BY and GET name, and where the result goes.
+    Sort {
+        /// Whether it may be stored.
+        stores: bool,
+    },
+    /// A specification of keys that no rule finds, as COMMAND INFO shows it.
+    Unknown {
+        /// What is done with the keys.
+        flags: KeyFlags,
+        /// How they are found.
+        note: &'static str,
+    },
     /// Two specifications with different flags, as source and target of COPY.
     Two(&'static Keys, &'static Keys),
     /// The command works on whole databases: all partitions are locked.
@@ -193,6 +205,8 @@ impl Keys {
     pub fn specs(&self) -> Vec<Keys> {
         match *self {
             Keys::Range { .. } | Keys::Counted { .. } | Keys::Streams { .. } => vec![*self],
+            Keys::Unknown { .. } => vec![*self],
+            Keys::Sort { stores } => crate::sort::specs(stores),
             Keys::Behind { words, from, flags } => {
                 let spec = |word| Keys::Behind { words: std::slice::from_ref(word), from, flags };
                 words.iter().map(spec).collect()
@@ -209,8 +223,9 @@ impl Keys {
             Keys::Range { flags, .. }
             | Keys::Counted { flags, .. }
             | Keys::Streams { flags, .. }
+            | Keys::Unknown { flags, .. }
             | Keys::Behind { flags, .. } => flags,
-            Keys::Two(..) | Keys::None | Keys::All | Keys::Each => KeyFlags::NONE,
+            _ => KeyFlags::NONE,
         }
     }
 
@@ -226,7 +241,8 @@ impl Keys {
     pub fn for_each(&self, args: Args<'_>, f: &mut dyn FnMut(usize, KeyFlags)) {
         let len = args.len();
         match *self {
-            Keys::None | Keys::All | Keys::Each => {}
+            Keys::None | Keys::All | Keys::Each | Keys::Unknown { .. } => {}
+            Keys::Sort { stores } => crate::sort::each_key(args, stores, f),
             Keys::Two(a, b) => {
                 a.for_each(args, f);
                 b.for_each(args, f);
@@ -461,6 +477,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::stream_group::COMMANDS,
     crate::stream_info::COMMANDS,
     crate::generic::COMMANDS,
+    crate::sort::COMMANDS,
     crate::expire::COMMANDS,
     crate::database::COMMANDS,
     crate::connection::COMMANDS,

@@ -81,6 +81,11 @@ fn any_command() -> impl Strategy<Value = String> {
         1 => (key(), key(), n()).prop_map(|(a, b, n)| format!(
             "GEORADIUS {b} {n} 1 4000 km STORE {a}"
         )),
+        2 => (key(), key(), n()).prop_map(|(a, b, n)| format!(
+            "SORT {b} ALPHA LIMIT 0 {n} GET k* GET # GET k*->f STORE {a}"
+        )),
+        1 => (key(), key()).prop_map(|(a, b)| format!("SORT {b} BY k* DESC STORE {a}")),
+        1 => (key(), key()).prop_map(|(a, b)| format!("SORT {b} BY none STORE {a}")),
         1 => Just("expire".to_owned()),
         2 => (key(), word(), n()).prop_map(|(k, v, n)| format!("PFADD {k} {v} {n}")),
         1 => key().prop_map(|k| format!("PFCOUNT {k}")),

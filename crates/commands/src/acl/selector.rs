@@ -295,6 +295,12 @@ impl Selector {
         Ok(())
     }
 
+    /// Whether a command may run with these arguments and read whatever key it comes upon.
+    pub fn allows_any_read(&self, entry: &Entry, args: Args<'_>) -> bool {
+        let is_all = |known: &KeyPattern| known.pattern == b"*" && known.access & READ != 0;
+        (self.all_keys || self.keys.iter().any(is_all)) && self.check(entry, args).is_ok()
+    }
+
     fn allows_command(&self, entry: &Entry, args: Args<'_>) -> bool {
         let is_set = self.all_commands || self.commands[entry.id / 64] >> (entry.id % 64) & 1 == 1;
         is_set

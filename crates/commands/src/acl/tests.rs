@@ -514,3 +514,15 @@ proptest! {
         prop_assert_eq!(again.rules().join(&b' '), shown);
     }
 }
+
+#[test]
+fn sort_reads_other_keys_for_those_who_may_read_any() {
+    let mut h = Harness::new(Config::default());
+    run(&mut h, &[("ACL SETUSER some on nopass ~k +@all", "+OK"), ("RPUSH k 1", ":1")]);
+    run(&mut h, &[("ACL SETUSER any on nopass %R~* ~k +@all", "+OK"), ("AUTH some x", "+OK")]);
+    let denied = "option of SORT denied due to insufficient ACL permissions.";
+    let (by, get) = (format!("-ERR BY {denied}"), format!("-ERR GET {denied}"));
+    run(&mut h, &[("SORT k BY w*", by.as_str()), ("SORT_RO k GET w*", get.as_str())]);
+    run(&mut h, &[("SORT k BY none STORE k", ":1"), ("AUTH any x", "+OK")]);
+    run(&mut h, &[("SORT k BY w* GET w* STORE k", ":1")]);
+}

@@ -98,6 +98,12 @@ impl<'a> Keys<'a> {
         self.turn.is_some()
     }
 
+    /// Whether it is this command's turn to run a script, or that of one in its transaction.
+    #[must_use]
+    pub fn has_turn(&self) -> bool {
+        self.turn.is_some()
+    }
+
     /// Whether a partition is held.
     #[inline]
     #[must_use]
