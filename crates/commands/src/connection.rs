@@ -257,7 +257,7 @@ fn describe_server(cx: &mut Cx<'_>) {
         reply.bulk(value.as_bytes());
     };
     reply.map(7);
-    texts(reply, "server", "hypercache");
+    texts(reply, "server", "redis");
     texts(reply, "version", crate::REDIS_VERSION);
     reply.bulk(b"proto");
     reply.int(if reply.version() == Version::V3 { 3 } else { 2 });
