@@ -328,7 +328,7 @@ mod tests {
         check(
             &mut Harness::default(),
             &[
-                ("HELLO 3", "%7\r\n$6\r\nserver\r\n$10\r\nhypercache\r\n$7\r\nversion\r\n"),
+                ("HELLO 3", "%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n"),
                 ("HELLO 2", "*14\r\n"),
                 ("HELLO x", "-ERR Protocol version is not an integer or out of range\r\n"),
                 ("HELLO 3 SETNAME me AUTH alice x", "-WRONGPASS "),
