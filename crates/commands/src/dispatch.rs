@@ -447,7 +447,7 @@ fn checked<'a>(
 #[cold]
 fn deny(cx: &mut Cx<'_>, denied: Denied, request: &Request<'_>, entry: &Entry) {
     let context = if cx.session.multi().is_some() { "multi" } else { "toplevel" };
-    crate::acl::note(cx, denied, context, entry, request.args);
+    crate::acl::note(cx, cx.session, denied, context, entry, request.args);
     let what = match denied {
         Denied::Command => format!("run the '{}' command", entry.full_name),
         Denied::Key(_) => "access one of the keys used as arguments".to_owned(),
