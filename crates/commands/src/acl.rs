@@ -3,7 +3,7 @@
 //! A [`User`] is an immutable value. A change makes a new one and puts it into its [`Account`],
 //! which sessions hold on to by reference, so that they see it with their next command. What most
 //! sessions need to know, that their user may do everything, is one flag of the account, looked at
-//! once a turn (`dispatch::is_ordinary`). For a restricted user a worker remembers the account and
+//! once a turn by `dispatch::Executor`. For a restricted user a worker remembers the account and
 //! value it used last and asks, per command, only whether the generation of all users is the same:
 //! no lock is taken and no shared counter written. A session that never named a user holds nothing.
 //!
