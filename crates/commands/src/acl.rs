@@ -3,7 +3,7 @@
 //! A [`User`] is an immutable value. A change makes a new one and puts it into its [`Account`],
 //! which sessions hold on to by reference, so that they see it with their next command. What most
 //! sessions need to know, that their user may do everything, is one flag of the account, looked at
-//! once a turn (`dispatch::is_ordinary`). For a restricted user a worker remembers the account and
+//! once a turn by `dispatch::Executor`. For a restricted user a worker remembers the account and
 //! value it used last and asks, per command, only whether the generation of all users is the same:
 //! no lock is taken and no shared counter written. A session that never named a user holds nothing.
 //!
@@ -313,7 +313,14 @@ fn user_of<'a>(
 
 /// Counts a denial and notes it in ACL LOG.
 #[cold]
-pub fn note(cx: &Cx<'_>, denied: Denied, context: &'static str, entry: &Entry, args: Args<'_>) {
+pub fn note(
+    cx: &Cx<'_>,
+    session: &Session,
+    denied: Denied,
+    context: &'static str,
+    entry: &Entry,
+    args: Args<'_>,
+) {
     let stats = &cx.worker.stats;
     let (reason, counter, object) = match denied {
         Denied::Command => {
@@ -323,8 +330,8 @@ pub fn note(cx: &Cx<'_>, denied: Denied, context: &'static str, entry: &Entry, a
         Denied::Channel(i) => (Reason::Channel, &stats.acl_denied_channels, args.get(i)),
     };
     counter.add(1);
-    let account = account_of(cx.shared, cx.session);
-    add_to_log(cx, reason, context, object, account.name());
+    let name = account_of(cx.shared, session).name();
+    add_to_log(cx, session, reason, context, object, name);
 }
 
 /// Counts a failed login and notes it in ACL LOG.
@@ -333,10 +340,17 @@ pub fn note_failed_login(cx: &Cx<'_>, name: &[u8], command: &[u8]) {
     cx.worker.stats.acl_denied_logins.add(1);
     let is_queued = cx.session.client.has(crate::client::ClientFlags::MULTI);
     let context = if is_queued { "multi" } else { "toplevel" };
-    add_to_log(cx, Reason::Auth, context, command, name);
+    add_to_log(cx, cx.session, Reason::Auth, context, command, name);
 }
 
-fn add_to_log(cx: &Cx<'_>, reason: Reason, context: &'static str, object: &[u8], name: &[u8]) {
+fn add_to_log(
+    cx: &Cx<'_>,
+    session: &Session,
+    reason: Reason,
+    context: &'static str,
+    object: &[u8],
+    name: &[u8],
+) {
     let kept = |text: &[u8]| text[..text.len().min(log::TEXT_MAX)].to_vec();
     cx.shared.acl.log.add(Denial {
         count: 1,
@@ -345,7 +359,7 @@ fn add_to_log(cx: &Cx<'_>, reason: Reason, context: &'static str, object: &[u8],
         object: kept(object),
         username: kept(name),
         at_ms: cx.worker.now_ms,
-        client: crate::clients::line_of(cx, &cx.session.client),
+        client: crate::clients::line_of(cx, &session.client),
     });
 }
 

@@ -1,7 +1,7 @@
 //! From arguments to reply: the checks around a command, the locks it needs, and what is counted.
 //! Hot path.
 
-use crate::acl::Denied;
+use crate::acl::{self, Denied};
 use crate::blocking::{Blocking, serve_ready};
 use crate::client::ClientFlags;
 use crate::context::{Cx, Worker};
@@ -121,15 +121,16 @@ pub struct Executor<'a> {
     timer: &'a mut Timer,
     /// Whether plain commands need no check but that of their arguments; see [`is_ordinary`].
     is_ordinary: bool,
+    /// Whether the client's user may do everything.
+    is_unrestricted: bool,
     /// Plain executions of the context's current command that are not noted yet, and how many of
     /// them failed.
     run: (u32, u32),
 }
 
-/// Whether the client and the server are in their ordinary state: the client is authenticated, its
-/// user may do everything, it is neither subscribed nor queueing a transaction nor tracking keys, and
-/// gets its replies; and nobody monitors, wants notifications or the time of each command, limits
-/// memory or paused the clients.
+/// Whether the client and the server are in their ordinary state: the client is authenticated,
+/// neither subscribed nor queueing a transaction nor tracking keys, and gets its replies; and nobody
+/// monitors, wants notifications or the time of each command, limits memory or paused the clients.
 ///
 /// Only a command that is not plain can change the client's part. Where another client changes the
 /// server's part it counts from the next turn on, as if its command had come that much later.
@@ -137,7 +138,6 @@ fn is_ordinary(shared: &Shared, session: &Session, timer: &Timer) -> bool {
     let hot = &shared.config.hot;
     !timer.times_each
         && session.is_authenticated
-        && crate::acl::is_unrestricted(shared, session)
         && session.is_plain()
         && !session.is_tracking()
         && session.reply_mode == ReplyMode::On
@@ -163,8 +163,9 @@ impl<'a> Executor<'a> {
         let entry = crate::table::unknown();
         keys.touch = !session.client.has(ClientFlags::NO_TOUCH);
         let is_ordinary = is_ordinary(shared, session, timer);
+        let is_unrestricted = acl::is_unrestricted(shared, session);
         let cx = Cx { shared, worker, session, keys, reply, entry, blocking: Blocking::Allowed };
-        Executor { cx, timer, is_ordinary, run: (0, 0) }
+        Executor { cx, timer, is_ordinary, is_unrestricted, run: (0, 0) }
     }
 
     /// Whether requests may have to wait for the end of CLIENT PAUSE.
@@ -202,6 +203,19 @@ impl<'a> Executor<'a> {
     #[must_use]
     pub fn is_ordinary(&self) -> bool {
         self.is_ordinary
+    }
+
+    /// Whether the client's user may run a command with these arguments. A plain one that it may not
+    /// is for [`Self::execute`] to refuse.
+    #[inline(always)]
+    pub fn allows<'b>(&mut self, entry: &Entry, args: impl FnOnce() -> Args<'b>) -> bool {
+        self.is_unrestricted || self.allows_restricted(entry, args())
+    }
+
+    #[inline(never)]
+    fn allows_restricted(&mut self, entry: &Entry, args: Args<'_>) -> bool {
+        let cx = &mut self.cx;
+        acl::check(cx.shared, cx.worker, cx.session, entry, args).is_ok()
     }
 
     /// Runs a plain command, whose key is at `at`, in ordinary state: what remains of
@@ -277,6 +291,7 @@ impl<'a> Executor<'a> {
         self.cx.reply.set_version(self.cx.session.version);
         self.cx.keys.touch = !self.cx.session.client.has(ClientFlags::NO_TOUCH);
         self.is_ordinary = is_ordinary(self.cx.shared, self.cx.session, self.timer);
+        self.is_unrestricted = acl::is_unrestricted(self.cx.shared, self.cx.session);
     }
 }
 
@@ -414,7 +429,7 @@ fn checked<'a>(
     if is_asked && !flags.has(Flags::NO_AUTH) {
         return reject(cx, entry, ReplyError::NoAuth);
     }
-    if let Err(denied) = crate::acl::check(cx.shared, cx.worker, cx.session, entry, request.args) {
+    if let Err(denied) = acl::check(cx.shared, cx.worker, cx.session, entry, request.args) {
         deny(cx, denied, request, entry);
         return Ok(());
     }
@@ -447,7 +462,7 @@ fn checked<'a>(
 #[cold]
 fn deny(cx: &mut Cx<'_>, denied: Denied, request: &Request<'_>, entry: &Entry) {
     let context = if cx.session.multi().is_some() { "multi" } else { "toplevel" };
-    crate::acl::note(cx, denied, context, entry, request.args);
+    acl::note(cx, cx.session, denied, context, entry, request.args);
     let what = match denied {
         Denied::Command => format!("run the '{}' command", entry.full_name),
         Denied::Key(_) => "access one of the keys used as arguments".to_owned(),

@@ -5,6 +5,7 @@ use crate::blocking::Blocking;
 use crate::context::Cx;
 use crate::dispatch;
 use crate::scripts::{Call, ScriptFlags};
+use crate::session::Session;
 use crate::table::{Entry, Flags, table};
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::clock;
@@ -15,9 +16,14 @@ use std::sync::atomic::Ordering::Relaxed;
 ///
 /// # Errors
 /// The text of the error for which it did not run.
-pub fn call(cx: &mut Cx<'_>, call: &Call<'_>, args: Args<'_>) -> Result<(), &'static str> {
+pub fn call(
+    cx: &mut Cx<'_>,
+    caller: &Session,
+    call: &Call<'_>,
+    args: Args<'_>,
+) -> Result<(), &'static str> {
     let entry = resolve(args)?;
-    check(cx, call, entry, args)?;
+    check(cx, caller, call, entry, args)?;
     if entry.row.flags.has(Flags::WRITE) {
         cx.shared.keyspace.turn.note_write();
     }
@@ -53,8 +59,18 @@ pub fn resolve(args: Args<'_>) -> Result<&'static Entry, &'static str> {
     Ok(entry)
 }
 
+/// Whether the caller may run a command; `None` when there is no such command.
+pub fn may_run(cx: &mut Cx<'_>, caller: &Session, args: Args<'_>) -> Option<bool> {
+    let mut entry = table().get(args.get(0))?;
+    if !entry.subcommands.is_empty() && args.len() > 1 {
+        entry = entry.subcommand(args.get(1))?;
+    }
+    Some(acl::check(cx.shared, cx.worker, caller, entry, args).is_ok())
+}
+
 fn check(
     cx: &mut Cx<'_>,
+    caller: &Session,
     call: &Call<'_>,
     entry: &Entry,
     args: Args<'_>,
@@ -63,8 +79,8 @@ fn check(
     if flags.has(Flags::NO_SCRIPT) {
         return Err("ERR This Redis command is not allowed from script");
     }
-    if let Err(denied) = acl::check(cx.shared, cx.worker, cx.session, entry, args) {
-        acl::note(cx, denied, "lua", entry, args);
+    if let Err(denied) = acl::check(cx.shared, cx.worker, caller, entry, args) {
+        acl::note(cx, caller, denied, "lua", entry, args);
         return Err(refusal(denied));
     }
     let may_write = !call.is_readonly && !call.flags.has(ScriptFlags::NO_WRITES);

@@ -81,7 +81,9 @@ impl Harness {
         let mut executor = Executor::new(shared, worker, session, timer, &mut out);
         let plain = entry.filter(|entry| entry.is_plain_with(args.len()));
         match (plain, &located) {
-            (Some(entry), Some(at)) if executor.is_ordinary() => {
+            (Some(entry), Some(at))
+                if executor.is_ordinary() && executor.allows(entry, || args) =>
+            {
                 executor.execute_plain(args, entry, at);
             }
             _ => executor.execute(&request),

@@ -226,7 +226,7 @@ fn run_queue(cx: &mut Cx<'_>, multi: &Multi) {
 /// Answers a queued command that the client's user may no longer run.
 #[cold]
 fn deny(cx: &mut Cx<'_>, denied: Denied, args: Args<'_>) {
-    acl::note(cx, denied, "multi", cx.entry, args);
+    acl::note(cx, cx.session, denied, "multi", cx.entry, args);
     let why = match denied {
         Denied::Command => "execute the command or subcommand",
         Denied::Key(_) => "touch the specified keys",

@@ -2,11 +2,9 @@
 
 use crate::numbers;
 use hypercache_commands::function::NAME_RULE;
-use hypercache_commands::script_call::resolve;
 use hypercache_commands::scripts::ScriptFlags;
-use hypercache_protocol::parse::OwnedArgs;
 use hypercache_stdx::sha1;
-use mlua::{ChunkMode, Lua, MultiValue, Result, Table, Value};
+use mlua::{ChunkMode, Lua, Result, Table, Value};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -60,15 +58,9 @@ pub(crate) fn table(lua: &Lua, resp: &Rc<Cell<i64>>) -> Result<Table> {
             Ok(ScriptFlags::by_name(&name.as_bytes()).is_some())
         })?,
     )?;
-    table.raw_set(
-        "acl_check",
-        lua.create_function(|_, args: MultiValue| {
-            let mut words = OwnedArgs::default();
-            let is_text = crate::bridge::read_args(&args, &mut words).is_some();
-            let is_known = is_text && resolve(words.as_args()).is_ok();
-            Ok(is_known.then_some(true))
-        })?,
-    )?;
+    // No script has a value of this kind but null, so none can make a call look like a question.
+    let mark = mlua::LightUserData(std::ptr::without_provenance_mut(1));
+    table.raw_set("acl_mark", Value::LightUserData(mark))?;
     Ok(table)
 }
 

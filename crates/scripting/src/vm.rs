@@ -269,13 +269,13 @@ impl LuaVm {
         std::mem::swap(cx.session, &mut self.session);
         std::mem::swap(cx.reply.output(), &mut self.out);
         cx.session.db = db;
-        // What a script may do is what its caller may.
+        // What a script may do is what its caller may. The caller's session was swapped with ours.
         cx.session.make_cold().account = account;
-        let LuaVm { lua, run, args, resp, .. } = self;
+        let LuaVm { lua, run, args, resp, session: caller, .. } = self;
         let shared_cx = &mut *cx;
         let result = lua.scope(|scope| {
             let bridge = scope.create_function_mut(move |lua, values: MultiValue| {
-                command(shared_cx, call, args, resp.get(), lua, &values)
+                command(shared_cx, caller, call, args, resp.get(), lua, &values)
             })?;
             run.call((bridge, f, keys, argv))
         });
@@ -355,6 +355,7 @@ fn script_session() -> Session {
 /// `redis.call` and `redis.pcall`: whether it went well, and the reply.
 fn command(
     cx: &mut Cx<'_>,
+    caller: &Session,
     call: &Call<'_>,
     args: &mut OwnedArgs,
     resp: i64,
@@ -362,6 +363,11 @@ fn command(
     values: &MultiValue,
 ) -> mlua::Result<(bool, Value)> {
     let refuse = |text: &str| Ok((false, Value::Table(bridge::error_table(lua, text.as_bytes())?)));
+    if let Some(Value::LightUserData(mark)) = values.front()
+        && !mark.0.is_null()
+    {
+        return Ok((true, may_run(cx, caller, args, values)));
+    }
     if values.is_empty() {
         return refuse("ERR Please specify at least one argument for this redis lib call");
     }
@@ -370,10 +376,19 @@ fn command(
     }
     cx.reply.set_version(if resp == 3 { Version::V3 } else { Version::V2 });
     cx.reply.output().truncate((0, 0));
-    match script_call::call(cx, call, args.as_args()) {
+    match script_call::call(cx, caller, call, args.as_args()) {
         Ok(()) => bridge::read_reply(lua, cx.reply.output()),
         Err(text) => refuse(text),
     }
+}
+
+/// `redis.acl_check_cmd`, whose arguments follow the mark; nil when they are no command.
+fn may_run(cx: &mut Cx<'_>, caller: &Session, args: &mut OwnedArgs, values: &MultiValue) -> Value {
+    let mut rest = values.clone();
+    rest.pop_front();
+    let may_run = bridge::read_args(&rest, args)
+        .and_then(|()| script_call::may_run(cx, caller, args.as_args()));
+    may_run.map_or(Value::Nil, Value::Boolean)
 }
 
 /// Text and place of an error that nobody caught, and whether it is counted already.

@@ -526,6 +526,7 @@ impl<D: Driver> Worker<D> {
         for parsed in run {
             if let Some(entry) = parsed.plain
                 && executor.is_ordinary()
+                && executor.allows(entry, || window.args(parsed, bytes))
             {
                 let at = &window.keys[parsed.key as usize];
                 executor.execute_plain(window.args(parsed, bytes), entry, at);

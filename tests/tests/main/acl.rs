@@ -458,6 +458,41 @@ fn denials_and_their_log_are_those_of_redis() {
     assert!(entries[0].len() > 10);
 }
 
+/// A script may what its caller may, and no more.
+#[test]
+fn scripts_are_denied_what_their_caller_is() {
+    let (_ours, _redis, mut pair) = start_pair();
+    pair.same(&["ACL", "SETUSER", "u", "on", "nopass", "~a", "&c", "+eval", "+get", "+publish"]);
+    pair.same(&["AUTH", "u", "x"]);
+    for script in [
+        "return redis.call('set', 'a', 1)",
+        "return redis.call('get', 'b')",
+        "return redis.pcall('get', 'b')",
+        "return redis.call('get', 'a')",
+        "return redis.call('publish', 'c', 'x')",
+        "return redis.call('publish', 'd', 'x')",
+        "return redis.call('multi')",
+        "return tostring(redis.acl_check_cmd('get', 'a'))",
+        "return tostring(redis.acl_check_cmd('get', 'b'))",
+        "return tostring(redis.acl_check_cmd('get'))",
+        "return tostring(redis.acl_check_cmd('set', 'a', '1'))",
+        "return tostring(redis.acl_check_cmd('publish', 'd', 'x'))",
+        "return tostring(redis.acl_check_cmd('nosuch', 'b'))",
+        "return tostring(redis.acl_check_cmd('config', 'nosuch'))",
+        "return redis.acl_check_cmd()",
+        "return redis.call(cjson.null, 'get', 'a')",
+    ] {
+        pair.same(&["EVAL", script, "0"]);
+    }
+    pair.same(&["EVAL", "return 1", "1", "b"]);
+    pair.same(&["RESET"]);
+    let entries = [&mut pair.ours, &mut pair.redis].map(|wire| {
+        let entries = wire.call(&["ACL", "LOG", "100"]).items().expect("entries");
+        entries.iter().map(entry_without_time).collect::<Vec<_>>()
+    });
+    assert_eq!(entries[0], entries[1]);
+}
+
 /// The fields of an entry of ACL LOG, but of those that tell time and client only the names, and of
 /// the client what does not differ by nature.
 fn entry_without_time(entry: &Frame) -> Vec<String> {

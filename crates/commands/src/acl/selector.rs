@@ -7,6 +7,7 @@
 //! reconstructs a text from its bitmap, Redis from 7.2 on keeps them as we do. Cost per selector: a
 //! bit per command, the texts, and the patterns.
 
+use crate::introspect::actual_flags;
 use crate::table::{Acl, Command, Entry, Flags, KeyFlags, table};
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::glob::glob_match;
@@ -80,6 +81,25 @@ const WRITE: u8 = 2;
 struct KeyPattern {
     pattern: Vec<u8>,
     access: u8,
+    /// Bytes before the `*` of a pattern that is plain text and a `*` at its end, as most are: half
+    /// the instructions of the whole check would otherwise go into matching those.
+    prefix: Option<usize>,
+}
+
+impl KeyPattern {
+    fn new(pattern: &[u8], access: u8) -> Self {
+        let special = pattern.iter().position(|b| matches!(b, b'*' | b'?' | b'[' | b'\\'));
+        let prefix = special.filter(|at| pattern[*at..] == *b"*");
+        KeyPattern { pattern: pattern.to_vec(), access, prefix }
+    }
+
+    fn matches(&self, key: &[u8]) -> bool {
+        match self.prefix {
+            // As in Redis, nothing is not matched by `*`.
+            Some(len) => !key.is_empty() && key.starts_with(&self.pattern[..len]),
+            None => glob_match(&self.pattern, key, false),
+        }
+    }
 }
 
 /// A rule about commands as it is shown: `+get`, `-@read`.
@@ -195,7 +215,7 @@ impl Selector {
         }
         match self.keys.iter_mut().find(|known| known.pattern == pattern) {
             Some(known) => known.access |= access,
-            None => self.keys.push(KeyPattern { pattern: pattern.to_vec(), access }),
+            None => self.keys.push(KeyPattern::new(pattern, access)),
         }
         Ok(())
     }
@@ -311,10 +331,15 @@ impl Selector {
     }
 
     fn check_keys(&self, entry: &Entry, args: Args<'_>) -> Result<(), Denied> {
+        if entry.has_one_key && args.len() > 1 {
+            let flags = actual_flags(entry, args, entry.row.keys.flags());
+            let is_allowed = self.allows_key(args.get(1), access_of(flags));
+            return if is_allowed { Ok(()) } else { Err(Denied::Key(1)) };
+        }
         let mut denied = None;
         entry.row.keys.for_each(args, &mut |i, flags| {
             if denied.is_none() && !flags.has(KeyFlags::NOT_KEY) {
-                let flags = crate::introspect::actual_flags(entry, args, flags);
+                let flags = actual_flags(entry, args, flags);
                 let is_allowed = self.allows_key(args.get(i), access_of(flags));
                 denied = (!is_allowed).then_some(Denied::Key(i));
             }
@@ -324,7 +349,7 @@ impl Selector {
 
     fn allows_key(&self, key: &[u8], access: u8) -> bool {
         let mut usable = self.keys.iter().filter(|known| known.access & access == access);
-        usable.any(|known| glob_match(&known.pattern, key, false))
+        usable.any(|known| known.matches(key))
     }
 
     fn check_channels(&self, entry: &Entry, args: Args<'_>) -> Result<(), Denied> {

@@ -74,6 +74,20 @@ fn what_rules_allow() {
 }
 
 #[test]
+fn patterns_match_as_globs_do() {
+    for pattern in ["a*", "*", "a", "a**", "a?", "[ab]*", "a\\*", "ab*", "\\**", ""] {
+        let user = user(&format!("+get %RW~{pattern}"));
+        for key in ["", "a", "ab", "abc", "b", "a*", "*", "*a"] {
+            let entry = table().get(b"get").expect("a command");
+            let args = OwnedArgs::from_pieces(["get", key]);
+            let expected =
+                hypercache_stdx::glob::glob_match(pattern.as_bytes(), key.as_bytes(), false);
+            assert_eq!(user.check(entry, args.as_args()).is_ok(), expected, "{pattern} {key}");
+        }
+    }
+}
+
+#[test]
 fn passwords_come_and_go() {
     let mut ann = user("on >one >two <one");
     assert!(ann.admits(b"two") && !ann.admits(b"one") && !ann.admits(b""));
