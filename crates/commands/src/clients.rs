@@ -1,6 +1,7 @@
 //! The CLIENT command.
 
 use crate::acl::{self, Account};
+use crate::blocking::Blocking;
 use crate::client::{Client, ClientFlags};
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
@@ -167,8 +168,7 @@ const CLIENT: &[Command] = &[
         name: "UNBLOCK",
         since: "5.0.0",
         arity: -3,
-        // It takes the locks of the keys that the other client waits for.
-        flags: ADMIN.or(Flags::NO_MULTI),
+        flags: ADMIN,
         run: unblock,
         summary: "Ends the wait of a connection in a blocking command; answers whether it waited.",
         syntax: "client-id [TIMEOUT | ERROR]",
@@ -298,6 +298,10 @@ fn reply(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 }
 
 fn unblock(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    if cx.blocking == Blocking::Denied {
+        // It takes the locks of the keys that the other client waits for.
+        return Err(ReplyError::Text("ERR CLIENT UNBLOCK cannot run within a transaction"));
+    }
     match args.len() {
         3 => {}
         4 if is(args.get(3), "TIMEOUT") || is(args.get(3), "ERROR") => {}
