@@ -129,6 +129,24 @@ struct Parsed {
 
 const NONE: u32 = u32::MAX;
 
+impl Parsed {
+    /// A request whose arguments are these ranges of the window, and that ends at `end`.
+    #[inline(always)]
+    fn new(ranges: std::ops::Range<usize>, end: usize) -> Self {
+        Parsed {
+            first_range: ranges.start as u32,
+            ranges: ranges.len() as u32,
+            end: end as u32,
+            key: NONE,
+            owned: NONE,
+            error: None,
+            refusal: None,
+            entry: None,
+            plain: None,
+        }
+    }
+}
+
 /// A request that has arguments in buffers of their own, written out again to be read later, and
 /// the bytes that follow it.
 #[cold]
@@ -442,17 +460,8 @@ impl<D: Driver> Worker<D> {
             if step == Step::Incomplete {
                 return true;
             }
-            let mut parsed = Parsed {
-                first_range: first_range as u32,
-                ranges: (window.ranges.len() - first_range) as u32,
-                end: feed.reader.parser.position as u32,
-                key: NONE,
-                owned: NONE,
-                error: None,
-                refusal: None,
-                entry: None,
-                plain: None,
-            };
+            let ranges = first_range..window.ranges.len();
+            let mut parsed = Parsed::new(ranges, feed.reader.parser.position);
             let mut owned = &[][..];
             if !feed.reader.parser.owned.is_empty() {
                 parsed.owned = window.owned.len() as u32;

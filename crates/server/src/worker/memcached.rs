@@ -99,17 +99,8 @@ impl<D: Driver> Worker<D> {
             }
             let first_range = window.ranges.len();
             let step = feed.reader.next_memcached(bytes, &mut window.ranges, value_max);
-            let mut parsed = Parsed {
-                first_range: first_range as u32,
-                ranges: (window.ranges.len() - first_range) as u32,
-                end: feed.reader.parser.position as u32,
-                key: NONE,
-                owned: NONE,
-                error: None,
-                refusal: None,
-                entry: None,
-                plain: None,
-            };
+            let ranges = first_range..window.ranges.len();
+            let mut parsed = Parsed::new(ranges, feed.reader.parser.position);
             match step {
                 Step::Incomplete => return true,
                 Step::Command => {}
