@@ -360,11 +360,30 @@ pub const SETTINGS: &[Setting] = &[
         "Who may use DEBUG: nobody, everybody, or connections from this machine.",
     ),
     start("dir", Kind::Text, ".", "Directory for files."),
+    start(
+        "cluster-enabled",
+        Kind::Bool,
+        "no",
+        "Speak to clients as Redis Cluster does; so far as a cluster of this one node, with all slots.",
+    ),
+    live(
+        "cluster-announce-ip",
+        Kind::Text,
+        "",
+        at_start,
+        "Address that cluster clients are told; empty for the one they are connected to.",
+    ),
+    live(
+        "cluster-announce-port",
+        Kind::Int(0, 65535),
+        "0",
+        at_start,
+        "Port that cluster clients are told; 0 for `port`.",
+    ),
     start("pidfile", Kind::Text, "", "File to write the process id to."),
     fixed("save", "", "snapshots are not there yet"),
     fixed("appendonly", "no", "the append-only file is not there yet"),
     fixed("daemonize", "no", "run it under a service manager, or with `&`"),
-    fixed("cluster-enabled", "no", "the cluster is not there yet"),
     fixed("maxmemory-clients", "0", "client eviction is not there yet"),
 ];
 

@@ -263,7 +263,7 @@ fn describe_server(cx: &mut Cx<'_>) {
     reply.int(if reply.version() == Version::V3 { 3 } else { 2 });
     reply.bulk(b"id");
     reply.int(cx.session.client.id as i64);
-    texts(reply, "mode", "standalone");
+    texts(reply, "mode", cx.shared.cluster.mode());
     texts(reply, "role", "master");
     reply.bulk(b"modules");
     reply.array(0);

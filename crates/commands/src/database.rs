@@ -271,6 +271,9 @@ fn flush(cx: &mut Cx<'_>, args: Args<'_>, only: Option<u8>) -> Outcome {
 }
 
 fn swapdb(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    if cx.shared.cluster.is_enabled() {
+        return Err(ReplyError::Text("ERR SWAPDB is not allowed in cluster mode"));
+    }
     let index = |i: usize| number::parse_i64(args.get(i)).filter(|n| i32::try_from(*n).is_ok());
     let a = index(1).ok_or(ReplyError::Text("ERR invalid first DB index"))?;
     let b = index(2).ok_or(ReplyError::Text("ERR invalid second DB index"))?;

@@ -4,6 +4,7 @@
 use crate::acl::{self, Denied};
 use crate::blocking::{Blocking, serve_ready};
 use crate::client::ClientFlags;
+use crate::cluster;
 use crate::context::{Cx, Worker};
 use crate::error::{Outcome, ReplyError};
 use crate::keyspace::{Keys as Held, Located, PARTITIONS};
@@ -433,6 +434,10 @@ fn checked<'a>(
         deny(cx, denied, request, entry);
         return Ok(());
     }
+    if cx.shared.cluster.is_enabled() && cluster::crosses_slots(cx.session, entry, request.args) {
+        refuse_crossing(cx, entry);
+        return Ok(());
+    }
     let needs_room = flags.has(Flags::DENY_OOM)
         || cx.session.multi().is_some_and(|multi| multi.needs_room(entry));
     if needs_room && !make_room(cx.shared, cx.worker) {
@@ -471,6 +476,16 @@ fn deny(cx: &mut Cx<'_>, denied: Denied, request: &Request<'_>, entry: &Entry) {
     cx.worker.stats.commands[entry.id].rejected.add(1);
     let text = format!("NOPERM this user has no permissions to {what}");
     refuse(cx, Some(entry), text.as_bytes());
+}
+
+/// Refuses a command whose keys are of several slots. A transaction of such commands is over.
+#[cold]
+fn refuse_crossing(cx: &mut Cx<'_>, entry: &Entry) {
+    cx.worker.stats.commands[entry.id].rejected.add(1);
+    if entry.row.name == "EXEC" {
+        cx.session.discard_transaction(cx.shared);
+    }
+    refuse(cx, None, ReplyError::CrossSlot.text().as_bytes());
 }
 
 #[cold]

@@ -85,6 +85,10 @@ errors! {
         "The result must be a 64-bit integer.";
     NanOrInfinity "ERR increment would produce NaN or Infinity",
         "Keep the sum finite.";
+    CrossSlot "CROSSSLOT Keys in request don't hash to the same slot",
+        "In a cluster all keys of a command share a slot: give them a common {tag}.";
+    ClusterDisabled "ERR This instance has cluster support disabled",
+        "Start the server with --cluster-enabled yes.";
     NoProto "NOPROTO unsupported protocol version",
         "Ask for protocol 2 or 3.";
 }

@@ -72,7 +72,9 @@ const SECTIONS: &[Section] = &[
     extra("Commandstats", commandstats),
     section("Errorstats", errorstats),
     extra("Latencystats", latencystats),
-    section("Cluster", |_, out| push(out, "cluster_enabled", &0)),
+    section("Cluster", |cx, out| {
+        push(out, "cluster_enabled", &u8::from(cx.shared.cluster.is_enabled()));
+    }),
     section("Keyspace", keyspace),
 ];
 
@@ -117,7 +119,7 @@ fn server(cx: &mut Cx<'_>, out: &mut String) {
         "redis_git_sha1": "00000000",
         "redis_git_dirty": 0,
         "redis_build_id": env!("CARGO_PKG_VERSION"),
-        "redis_mode": "standalone",
+        "redis_mode": shared.cluster.mode(),
         "os": system::os(),
         "arch_bits": usize::BITS,
         "monotonic_clock": "POSIX clock_gettime",

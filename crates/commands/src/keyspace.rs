@@ -45,8 +45,9 @@ pub fn partition_of(key: &[u8]) -> u16 {
     partition_of_slot(slot_of(key))
 }
 
+/// Number of the partition that a slot is part of.
 #[inline]
-fn partition_of_slot(slot: u16) -> u16 {
+pub(crate) fn partition_of_slot(slot: u16) -> u16 {
     slot / (SLOTS / PARTITIONS as u16)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::acl::{self, Denied};
 use crate::blocking::Blocking;
+use crate::cluster;
 use crate::context::Cx;
 use crate::dispatch;
 use crate::scripts::{Call, ScriptFlags};
@@ -82,6 +83,9 @@ fn check(
     if let Err(denied) = acl::check(cx.shared, cx.worker, caller, entry, args) {
         acl::note(cx, caller, denied, "lua", entry, args);
         return Err(refusal(denied));
+    }
+    if cx.shared.cluster.is_enabled() && cluster::slot_of_keys(entry, args).is_err() {
+        return Err("ERR Script attempted to access keys that do not hash to the same slot");
     }
     let may_write = !call.is_readonly && !call.flags.has(ScriptFlags::NO_WRITES);
     if flags.has(Flags::WRITE) && !may_write {

@@ -4,6 +4,7 @@
 use crate::acl::Accounts;
 use crate::blocking::Blocked;
 use crate::client::{Client, Clients};
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::keyspace::Keyspace;
 use crate::latency::LatencyMonitor;
@@ -179,6 +180,8 @@ pub struct Shared {
     pub blocked: Blocked,
     /// Clients that keep copies of keys.
     pub tracking: Tracking,
+    /// What cluster clients are told.
+    pub cluster: Cluster,
 }
 
 impl Shared {
@@ -192,6 +195,7 @@ impl Shared {
     pub(crate) fn with_secret(config: Config, workers: usize, secret: (u64, u64)) -> Arc<Self> {
         let run_id =
             format!("{:016x}{:016x}{:08x}", rng::entropy(), rng::entropy(), rng::entropy() as u32);
+        let cluster = Cluster::new(config.is_on("cluster-enabled"));
         let shared = Arc::new(Shared {
             keyspace: Keyspace::new(secret),
             config,
@@ -217,6 +221,7 @@ impl Shared {
             peak_bytes: AtomicU64::new(0),
             blocked: Blocked::default(),
             tracking: Tracking::default(),
+            cluster,
         });
         crate::config::apply_all(&shared);
         shared

@@ -167,6 +167,8 @@ const GET_DENIED: ReplyError =
 struct Permission {
     store: bool,
     reads_any_key: bool,
+    /// Keys that patterns name may be of any slot.
+    is_cluster: bool,
 }
 
 /// The command's options, read.
@@ -230,11 +232,17 @@ impl<'a> Query<'a> {
         match word {
             b"BY" => {
                 let pattern = Pattern::of(value);
+                if may.is_cluster && matches!(pattern, Pattern::Key { .. }) {
+                    return Err(ReplyError::Text("ERR BY option of SORT denied in cluster mode."));
+                }
                 if !may.reads_any_key && matches!(pattern, Pattern::Key { .. }) {
                     return Err(BY_DENIED);
                 }
                 self.by = Some(pattern);
                 self.is_unsorted |= !matches!(pattern, Pattern::Key { .. });
+            }
+            b"GET" if may.is_cluster && !matches!(Pattern::of(value), Pattern::Element) => {
+                return Err(ReplyError::Text("ERR GET option of SORT denied in cluster mode."));
             }
             b"GET" if !may.reads_any_key => return Err(GET_DENIED),
             b"GET" => self.gets.push(Pattern::of(value)),
@@ -355,7 +363,9 @@ fn parse(text: &[u8]) -> Option<f64> {
 
 fn sort(cx: &mut Cx<'_>, args: Args<'_>, may_store: bool) -> Outcome {
     let reads_any_key = args.len() == 2 || crate::acl::may_read_any_key(cx, args);
-    let mut query = Query::parse(args, Permission { store: may_store, reads_any_key })?;
+    let is_cluster = cx.shared.cluster.is_enabled();
+    let may = Permission { store: may_store, reads_any_key, is_cluster };
+    let mut query = Query::parse(args, may)?;
     let must_be_stable = query.target.is_some() || cx.keys.has_turn();
     let mut elements = Vec::new();
     if let Some(entry) = cx.keys.get(args.get(1)) {

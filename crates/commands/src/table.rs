@@ -4,6 +4,10 @@
 //! reference, completion in the shell, the fuzz dictionary, per-command statistics and the example
 //! tests. A name that is absent here does not exist.
 
+mod group;
+
+pub use group::Group;
+
 use crate::context::Cx;
 use crate::error::Outcome;
 use hypercache_protocol::parse::Args;
@@ -312,51 +316,6 @@ pub fn streams(args: Args<'_>) -> Option<usize> {
     None
 }
 
-/// The group that the documentation lists a command under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Group {
-    Generic,
-    String,
-    Bitmap,
-    List,
-    Hash,
-    Set,
-    SortedSet,
-    Stream,
-    Geo,
-    HyperLogLog,
-    Scripting,
-    Connection,
-    Server,
-    Pubsub,
-    Transactions,
-}
-
-impl Group {
-    /// The name that COMMAND DOCS shows.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Group::Generic => "generic",
-            Group::String => "string",
-            Group::Bitmap => "bitmap",
-            Group::List => "list",
-            Group::Hash => "hash",
-            Group::Set => "set",
-            Group::SortedSet => "sorted-set",
-            Group::Stream => "stream",
-            Group::Geo => "geo",
-            Group::HyperLogLog => "hyperloglog",
-            Group::Scripting => "scripting",
-            Group::Connection => "connection",
-            Group::Server => "server",
-            Group::Pubsub => "pubsub",
-            Group::Transactions => "transactions",
-        }
-    }
-}
-
 /// One row: all there is to know of a command.
 #[derive(Debug)]
 pub struct Command {
@@ -487,6 +446,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::script::COMMANDS,
     crate::function::COMMANDS,
     crate::server::COMMANDS,
+    crate::cluster_command::COMMANDS,
     crate::acl_command::COMMANDS,
     crate::config_command::COMMANDS,
     crate::slowlog::COMMANDS,

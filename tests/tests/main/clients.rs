@@ -45,7 +45,7 @@ fn ioredis() -> Option<PathBuf> {
     }
     let target = std::env::current_exe().ok()?.ancestors().nth(3)?.join("ioredis");
     std::fs::create_dir_all(&target).expect("a folder");
-    for name in ["package.json", "package-lock.json", "smoke.js"] {
+    for name in ["package.json", "package-lock.json", "smoke.js", "cluster.js"] {
         std::fs::copy(folder("ioredis").join(name), target.join(name)).expect("a copy");
     }
     if !target.join("node_modules/ioredis").is_dir() {
@@ -57,14 +57,25 @@ fn ioredis() -> Option<PathBuf> {
             return None;
         }
     }
-    Some(target.join("smoke.js"))
+    Some(target)
 }
 
 #[test]
 fn ioredis_smoke() {
-    let Some(script) = ioredis() else { return };
-    let server = Server::start(&[]);
-    run(Path::new("node"), &[script.as_os_str(), server.port.to_string().as_ref()], b"");
+    let Some(folder) = ioredis() else { return };
+    let (plain, cluster) = (Server::start(&[]), Server::start(&["--cluster-enabled", "yes"]));
+    for (script, server) in [("smoke.js", plain), ("cluster.js", cluster)] {
+        let script = folder.join(script);
+        run(Path::new("node"), &[script.as_os_str(), server.port.to_string().as_ref()], b"");
+    }
+}
+
+#[test]
+fn redis_py_cluster() {
+    let server = Server::start(&["--cluster-enabled", "yes"]);
+    let script = folder("redis_py_cluster.py");
+    let args = [script.as_os_str(), server.port.to_string().as_ref()].map(OsStr::to_owned);
+    run(Path::new("python3"), &args, b"");
 }
 
 /// A command-line client: the program and the words before its options.
