@@ -33,7 +33,8 @@ for protocol in (2, 3):
     assert client.cluster_keyslot("{t}") == slot
     assert client.cluster_countkeysinslot(slot) == 2
     node = client.get_primaries()[0]
-    assert sorted(node.redis_connection.cluster("GETKEYSINSLOT", slot, 10)) == [b"{t}a", b"{t}b"]
+    keys = node.redis_connection.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 10)
+    assert sorted(keys) == [b"{t}a", b"{t}b"], keys
 
     script = client.register_script("return redis.call('incrby', KEYS[1], ARGV[1])")
     assert script(keys=["{t}a"], args=[41]) == 42
