@@ -91,6 +91,7 @@ const ACL: &[Command] = &[
         flags: Flags::LOADING.or(Flags::STALE),
         run: crate::help::help,
         summary: "Lists the subcommands.",
+        examples: "> ACL HELP\n…ACL <subcommand> …",
         ..BASE
     },
     Command {
@@ -108,6 +109,7 @@ const ACL: &[Command] = &[
         run: load,
         summary: "Reads the users from the ACL file anew, all or none.",
         complexity: "O(N) in the number of users",
+        examples: "> ACL LOAD\n(error) ERR This Redis instance is not configured to use an ACL file. …",
         ..BASE
     },
     Command {
@@ -126,6 +128,7 @@ const ACL: &[Command] = &[
         run: save,
         summary: "Writes the users to the ACL file.",
         complexity: "O(N) in the number of users",
+        examples: "> ACL SAVE\n(error) ERR This Redis instance is not configured to use an ACL file. …",
         ..BASE
     },
     Command {

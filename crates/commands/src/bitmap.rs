@@ -2,6 +2,7 @@
 
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
+use crate::keyspace::Keys as Held;
 use crate::string::{check_length, resolve_range};
 use crate::table::{Acl, Command, Flags, Group, KeyFlags, Keys};
 use hypercache_journal::Event;
@@ -80,8 +81,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: bitop,
         summary: "Combines values bit by bit into a key; answers its length.",
         complexity: "O(N)",
-        syntax: "<AND | OR | XOR | NOT> destkey key [key ...]",
-        examples: "> SET a abc\nOK\n> SET b ab\nOK\n> BITOP AND c a b\n(integer) 3\n> GET c\n\"ab\\x00\"",
+        syntax: "<AND | OR | XOR | NOT | DIFF | DIFF1 | ANDOR | ONE> destkey key [key ...]",
+        examples: "> SET a abc\nOK\n> SET b ab\nOK\n> BITOP AND c a b\n(integer) 3\n> GET c\n\"ab\\x00\"\n> BITOP DIFF c a b\n(integer) 3\n> GET c\n\"\\x00\\x00c\"",
         ..BASE
     },
 ];
@@ -270,6 +271,49 @@ fn bitpos(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     Ok(())
 }
 
+/// The error of an operation that sets one value against others and got only one.
+macro_rules! too_few {
+    ($name:literal) => {
+        concat!("ERR BITOP ", $name, " must be called with at least two source keys.")
+    };
+}
+
+/// What BITOP does with the values.
+#[derive(Clone, Copy)]
+enum Operation {
+    Not,
+    /// Combines one after the other.
+    Fold(fn(u8, u8) -> u8),
+    /// Combines the first with what any of the others has.
+    FirstAndUnion(fn(u8, u8) -> u8),
+    /// Keeps the bits that exactly one of them has.
+    One,
+}
+
+impl Operation {
+    fn parse(word: &[u8], sources: usize) -> Result<Self, ReplyError> {
+        let operation = match word.to_ascii_uppercase().as_slice() {
+            b"AND" => Operation::Fold(|a, b| a & b),
+            b"OR" => Operation::Fold(|a, b| a | b),
+            b"XOR" => Operation::Fold(|a, b| a ^ b),
+            b"ONE" => Operation::One,
+            b"NOT" if sources == 1 => Operation::Not,
+            b"NOT" => {
+                let text = "ERR BITOP NOT must be called with a single source key.";
+                return Err(ReplyError::Text(text));
+            }
+            b"DIFF" if sources > 1 => Operation::FirstAndUnion(|first, any| first & !any),
+            b"DIFF1" if sources > 1 => Operation::FirstAndUnion(|first, any| !first & any),
+            b"ANDOR" if sources > 1 => Operation::FirstAndUnion(|first, any| first & any),
+            b"DIFF" => return Err(ReplyError::Text(too_few!("DIFF"))),
+            b"DIFF1" => return Err(ReplyError::Text(too_few!("DIFF1"))),
+            b"ANDOR" => return Err(ReplyError::Text(too_few!("ANDOR"))),
+            _ => return Err(ReplyError::Syntax),
+        };
+        Ok(operation)
+    }
+}
+
 /// Combines `other` into `result`; bytes that `other` lacks count as zero.
 fn combine(result: &mut [u8], other: &[u8], op: fn(u8, u8) -> u8) {
     let (same, beyond) = result.split_at_mut(other.len());
@@ -277,33 +321,41 @@ fn combine(result: &mut [u8], other: &[u8], op: fn(u8, u8) -> u8) {
     beyond.iter_mut().for_each(|a| *a = op(*a, 0));
 }
 
-fn bitop(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    let op: Option<fn(u8, u8) -> u8> = match args.get(1).to_ascii_uppercase().as_slice() {
-        b"AND" => Some(|a, b| a & b),
-        b"OR" => Some(|a, b| a | b),
-        b"XOR" => Some(|a, b| a ^ b),
-        b"NOT" if args.len() == 4 => None,
-        b"NOT" => {
-            return Err(ReplyError::Text("ERR BITOP NOT must be called with a single source key."));
+/// The values combined, of which the longest has `len` bytes.
+fn combined(keys: &mut Held<'_>, operation: Operation, args: Args<'_>, len: usize) -> Vec<u8> {
+    let mut value_of = |key| keys.peek(key).map_or(&b""[..], |entry| entry.value()).to_vec();
+    let mut result = value_of(args.get(3));
+    result.resize(len, 0);
+    let others = args.iter_from(4);
+    match operation {
+        Operation::Not => result.iter_mut().for_each(|byte| *byte = !*byte),
+        Operation::Fold(op) => others.for_each(|key| combine(&mut result, &value_of(key), op)),
+        Operation::FirstAndUnion(op) => {
+            let mut union = vec![0; len];
+            others.for_each(|key| combine(&mut union, &value_of(key), |a, b| a | b));
+            combine(&mut result, &union, op);
         }
-        _ => return Err(ReplyError::Syntax),
-    };
+        Operation::One => {
+            let mut several = vec![0; len];
+            for other in others.map(value_of) {
+                let both = result.iter().zip(&other).map(|(any, byte)| any & byte);
+                several.iter_mut().zip(both).for_each(|(several, both)| *several |= both);
+                combine(&mut result, &other, |a, b| a | b);
+            }
+            combine(&mut result, &several, |any, several| any & !several);
+        }
+    }
+    result
+}
+
+fn bitop(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let operation = Operation::parse(args.get(1), args.len() - 3)?;
     let mut len = 0;
     for key in args.iter_from(3) {
         len = len.max(cx.keys.string(key)?.map_or(0, |entry| entry.value().len()));
     }
     check_length(cx, len)?;
-    let mut result = cx.keys.peek(args.get(3)).map_or_else(Vec::new, |e| e.value().to_vec());
-    result.resize(len, 0);
-    match op {
-        None => result.iter_mut().for_each(|byte| *byte = !*byte),
-        Some(op) => {
-            for key in args.iter_from(4) {
-                let other = cx.keys.peek(key).map_or(&b""[..], |entry| entry.value());
-                combine(&mut result, other, op);
-            }
-        }
-    }
+    let result = combined(&mut cx.keys, operation, args, len);
     let target = args.get(2);
     if result.is_empty() {
         cx.keys.delete(target, Event::Del);
@@ -314,4 +366,40 @@ fn bitop(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     }
     cx.reply.int(len as i64);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Harness;
+
+    #[test]
+    fn newer_operations_combine_bits() {
+        let mut h = Harness::default();
+        // 1100, 1010 and 0110 0001 in the first bits.
+        for (key, value) in [("a", &[0b1100_0000][..]), ("b", &[0b1010_0000]), ("c", &[0x60, 1])] {
+            h.run_args([&b"SET"[..], key.as_bytes(), value]);
+        }
+        for (operation, expected) in [
+            ("DIFF to a b", &[0b0100_0000][..]),
+            ("DIFF to a b c", &[0, 0]),
+            ("DIFF1 to a b c", &[0b0010_0000, 1]),
+            ("ANDOR to a b c", &[0b1100_0000, 0]),
+            ("ANDOR to b none c", &[0b0010_0000, 0]),
+            ("ONE to a b c", &[0, 1]),
+            ("ONE to a c c", &[0b1000_0000, 0]),
+            ("ONE to a b", &[0b0110_0000]),
+            ("ONE to a", &[0b1100_0000]),
+        ] {
+            let reply = format!(":{}\r\n", expected.len());
+            assert_eq!(h.run(&format!("BITOP {operation}")), reply.as_bytes(), "{operation}");
+            let head = format!("${}\r\n", expected.len());
+            let reply = [head.as_bytes(), expected, b"\r\n"].concat();
+            assert_eq!(h.run("GET to"), reply, "{operation}");
+        }
+        for name in ["DIFF", "DIFF1", "ANDOR"] {
+            let text =
+                format!("-ERR BITOP {name} must be called with at least two source keys.\r\n");
+            assert_eq!(h.run(&format!("BITOP {name} to a")), text.as_bytes());
+        }
+    }
 }

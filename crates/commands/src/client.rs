@@ -203,6 +203,8 @@ impl ClientFlags {
     pub const CACHING: u32 = 1 << 19;
     /// It is not connected any more.
     pub const GONE: u32 = 1 << 20;
+    /// It said that it goes where a redirection sends it.
+    pub const REDIRECT_CAPABLE: u32 = 1 << 21;
 }
 
 impl Client {

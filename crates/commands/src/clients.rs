@@ -1,5 +1,7 @@
 //! The CLIENT command.
 
+mod filter;
+
 use crate::acl::{self, Account};
 use crate::blocking::Blocking;
 use crate::client::{Client, ClientFlags};
@@ -9,6 +11,7 @@ use crate::memcached::ROWS;
 use crate::session::{ReplyMode, Session};
 use crate::shared::Shared;
 use crate::table::{Acl, Command, Entry, Flags, Group, table};
+use filter::{Filter, capabilities, is_filter};
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::number::parse_i64;
 use std::fmt::Write;
@@ -36,6 +39,17 @@ pub(crate) const COMMANDS: &[Command] = &[Command {
 const CLIENT: &[Command] = &[
     crate::tracking::CACHING,
     Command {
+        name: "CAPA",
+        since: "8.0.0",
+        arity: -3,
+        flags: ALWAYS.or(Flags::ALLOW_BUSY),
+        run: capa,
+        summary: "Says what the client can do, as CLIENT LIST shows it: `redirect` goes where it is told.",
+        syntax: "capability [capability ...]",
+        examples: "> CLIENT CAPA redirect\nOK\n> CLIENT LIST CAPA r\n\"id=… capa=r\\n\"",
+        ..BASE
+    },
+    Command {
         name: "GETNAME",
         since: "2.6.9",
         arity: 2,
@@ -53,6 +67,7 @@ const CLIENT: &[Command] = &[
         flags: Flags::LOADING.or(Flags::STALE),
         run: crate::help::help,
         summary: "Lists the subcommands.",
+        examples: "> CLIENT HELP\n…CLIENT <subcommand> …",
         ..BASE
     },
     Command {
@@ -61,6 +76,7 @@ const CLIENT: &[Command] = &[
         arity: 2,
         run: id,
         summary: "The number of this connection, which no other ever gets.",
+        examples: "> CLIENT ID\n(integer) …",
         ..BASE
     },
     Command {
@@ -70,6 +86,7 @@ const CLIENT: &[Command] = &[
         arity: 2,
         run: info,
         summary: "What CLIENT LIST shows of this connection.",
+        examples: "> CLIENT INFO\n\"id=… addr=… db=0 …\"",
         ..BASE
     },
     Command {
@@ -80,10 +97,15 @@ const CLIENT: &[Command] = &[
         run: kill,
         summary: "Closes the connections that match all filters; answers how many.",
         complexity: "O(N) in the number of connections",
-        syntax: "<ip:port | [ID client-id] [TYPE NORMAL | MASTER | SLAVE | REPLICA | PUBSUB] \
-                 [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES | NO] [MAXAGE seconds]>",
+        syntax: "<ip:port | [ID client-id [client-id ...]] [TYPE NORMAL | MASTER | SLAVE | REPLICA | PUBSUB] \
+                 [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES | NO] [MAXAGE seconds] \
+                 [IDLE seconds] [NAME name] [LIB-NAME libname] [LIB-VER libver] [FLAGS flags] \
+                 [CAPA capa] [DB db] [IP ip] [NOT-ID client-id [client-id ...]] [NOT-TYPE type] \
+                 [NOT-USER username] [NOT-ADDR ip:port] [NOT-LADDR ip:port] [NOT-NAME name] \
+                 [NOT-LIB-NAME libname] [NOT-LIB-VER libver] [NOT-FLAGS flags] [NOT-CAPA capa] \
+                 [NOT-DB db] [NOT-IP ip]>",
         examples: "> CLIENT KILL 192.0.2.1:1000\n(error) ERR No such client\n\
-                   > CLIENT KILL TYPE pubsub\n(integer) 0",
+                   > CLIENT KILL TYPE pubsub\n(integer) 0\n> CLIENT KILL NAME worker-1 NOT-DB 0\n(integer) 0",
         ..BASE
     },
     Command {
@@ -95,8 +117,15 @@ const CLIENT: &[Command] = &[
         run: list,
         summary: "One line of fields for each connection.",
         complexity: "O(N) in the number of connections",
-        syntax: "[TYPE NORMAL | MASTER | REPLICA | PUBSUB] [ID client-id [client-id ...]]",
-        examples: "> CLIENT LIST TYPE disk\n(error) ERR Unknown client type 'disk'",
+        syntax: "[ID client-id [client-id ...]] [TYPE NORMAL | MASTER | REPLICA | PUBSUB] \
+                 [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES | NO] [MAXAGE seconds] \
+                 [IDLE seconds] [NAME name] [LIB-NAME libname] [LIB-VER libver] [FLAGS flags] \
+                 [CAPA capa] [DB db] [IP ip] [NOT-ID client-id [client-id ...]] [NOT-TYPE type] \
+                 [NOT-USER username] [NOT-ADDR ip:port] [NOT-LADDR ip:port] [NOT-NAME name] \
+                 [NOT-LIB-NAME libname] [NOT-LIB-VER libver] [NOT-FLAGS flags] [NOT-CAPA capa] \
+                 [NOT-DB db] [NOT-IP ip]",
+        examples: "> CLIENT LIST TYPE disk\n(error) ERR Unknown client type 'disk'\n\
+                   > CLIENT LIST NAME nobody\n\"\"",
         ..BASE
     },
     Command {
@@ -318,6 +347,15 @@ fn unblock(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     Ok(())
 }
 
+/// Unknown words are for other servers.
+fn capa(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    if args.iter_from(2).any(|word| is(word, "redirect")) {
+        cx.session.client.set_flag(ClientFlags::REDIRECT_CAPABLE, true);
+    }
+    cx.reply.ok();
+    Ok(())
+}
+
 /// Values of [`crate::shared::Pause::mode`].
 const PAUSE_WRITES: u8 = 1;
 const PAUSE_ALL: u8 = 2;
@@ -388,112 +426,16 @@ fn may_write(entry: &Entry, session: &Session) -> bool {
     writes(entry) || entry.row.name == "EXEC" && queue.map(|(e, _)| e).any(|e| writes(e))
 }
 
-/// The classes of clients that filters name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Normal,
-    Pubsub,
-    /// Masters and replicas: there are none.
-    Replication,
-}
-
-fn class_of(client: &Client) -> Class {
-    if client.has(ClientFlags::PUBSUB) { Class::Pubsub } else { Class::Normal }
-}
-
-fn parse_class(cx: &mut Cx<'_>, word: &[u8]) -> Result<Class, ReplyError> {
-    let names = [
-        ("NORMAL", Class::Normal),
-        ("PUBSUB", Class::Pubsub),
-        ("MASTER", Class::Replication),
-        ("SLAVE", Class::Replication),
-        ("REPLICA", Class::Replication),
-    ];
-    match names.iter().find(|(name, _)| is(word, name)) {
-        Some((_, class)) => Ok(*class),
-        None => Err(fail(cx, &[b"ERR Unknown client type '", word, b"'"])),
-    }
-}
-
-/// Which connections CLIENT KILL closes: those that match all that is set.
-#[derive(Default)]
-struct Filter<'a> {
-    id: Option<u64>,
-    class: Option<Class>,
-    address: Option<&'a [u8]>,
-    local_address: Option<&'a [u8]>,
-    age_min_s: Option<u64>,
-    user: Option<&'a [u8]>,
-    spares_caller: bool,
-}
-
-impl<'a> Filter<'a> {
-    fn parse(cx: &mut Cx<'_>, args: Args<'a>) -> Result<Self, ReplyError> {
-        if args.len() == 3 {
-            return Ok(Filter { address: Some(args.get(2)), ..Filter::default() });
-        }
-        let mut filter = Filter { spares_caller: true, ..Filter::default() };
-        for i in (2..args.len()).step_by(2) {
-            if i + 1 == args.len() {
-                return Err(ReplyError::Syntax);
-            }
-            filter.parse_option(cx, args.get(i), args.get(i + 1))?;
-        }
-        Ok(filter)
-    }
-
-    fn parse_option(&mut self, cx: &mut Cx<'_>, option: &[u8], value: &'a [u8]) -> Outcome {
-        match option {
-            _ if is(option, "ID") => self.id = Some(parse_client_id(value)?),
-            _ if is(option, "TYPE") => self.class = Some(parse_class(cx, value)?),
-            _ if is(option, "ADDR") => self.address = Some(value),
-            _ if is(option, "LADDR") => self.local_address = Some(value),
-            _ if is(option, "MAXAGE") => self.age_min_s = Some(parse_age(value)?),
-            _ if is(option, "USER") => {
-                if cx.shared.acl.get(value).is_none() {
-                    return Err(fail(cx, &[b"ERR No such user '", value, b"'"]));
-                }
-                self.user = Some(value);
-            }
-            _ if is(option, "SKIPME") && is(value, "YES") => self.spares_caller = true,
-            _ if is(option, "SKIPME") && is(value, "NO") => self.spares_caller = false,
-            _ => return Err(ReplyError::Syntax),
-        }
-        Ok(())
-    }
-
-    fn matches(&self, client: &Client, caller: u64, now_s: u64) -> bool {
-        let age_s = now_s.saturating_sub(u64::from(client.created_s));
-        self.id.is_none_or(|id| id == client.id)
-            && self.class.is_none_or(|class| class == class_of(client))
-            && self.address.is_none_or(|end| end == client.peer().to_string().as_bytes())
-            && self.local_address.is_none_or(|end| end == client.local().to_string().as_bytes())
-            && self.age_min_s.is_none_or(|age| age_s >= age)
-            && self.user.is_none_or(|user| user == user_name(client.names().account.as_deref()))
-            && !(self.spares_caller && client.id == caller)
-    }
-}
-
-fn parse_client_id(text: &[u8]) -> Result<u64, ReplyError> {
-    let id = parse_i64(text).and_then(|id| u64::try_from(id).ok()).filter(|id| *id > 0);
-    id.ok_or(ReplyError::Text("ERR client-id should be greater than 0"))
-}
-
-fn parse_age(text: &[u8]) -> Result<u64, ReplyError> {
-    let Some(age_s) = parse_i64(text) else {
-        return Err(ReplyError::Text("ERR maxage is not an integer or out of range"));
-    };
-    let age_s = u64::try_from(age_s).ok().filter(|age_s| *age_s > 0);
-    age_s.ok_or(ReplyError::Text("ERR maxage should be greater than 0"))
-}
-
 fn kill(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    let filter = Filter::parse(cx, args)?;
+    let filter = match args.len() {
+        3 => Filter::by_address(args.get(2)),
+        _ => Filter::parse(cx, args, true)?,
+    };
     let (caller, now_s) = (cx.session.client.id, cx.worker.now_ms / 1000);
-    let clients = cx.shared.clients.all();
-    let matching = clients.iter().filter(|client| filter.matches(client, caller, now_s));
+    let mut clients = cx.shared.clients.all();
+    clients.retain(|client| filter.matches(client, cx.session, now_s));
     let mut killed = 0;
-    for client in matching {
+    for client in &clients {
         killed += 1;
         if client.id == caller {
             // It is to get its reply yet.
@@ -527,22 +469,19 @@ fn list(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 }
 
 fn clients_to_list(cx: &mut Cx<'_>, args: Args<'_>) -> Result<Vec<Arc<Client>>, ReplyError> {
-    let mut clients = Vec::new();
-    match args.len() {
-        2 => clients = cx.shared.clients.all(),
-        4 if is(args.get(2), "TYPE") => {
-            let class = parse_class(cx, args.get(3))?;
-            clients = cx.shared.clients.all();
-            clients.retain(|client| class_of(client) == class);
-        }
-        4.. if is(args.get(2), "ID") => {
-            for text in args.iter_from(3) {
-                let id = parse_i64(text).ok_or(ReplyError::Text("ERR Invalid client ID"))?;
-                clients.extend(cx.shared.clients.get(id as u64));
-            }
-        }
-        _ => return Err(ReplyError::Syntax),
+    let has_ids = args.len() > 3 && is(args.get(2), "ID");
+    if has_ids && !args.iter_from(3).any(is_filter) {
+        // As Redis 7.0: in the order given, and as often.
+        let find = |text| match parse_i64(text) {
+            Some(id) => Ok(cx.shared.clients.get(id as u64)),
+            None => Err(ReplyError::Text("ERR Invalid client ID")),
+        };
+        return args.iter_from(3).filter_map(|text| find(text).transpose()).collect();
     }
+    let filter = Filter::parse(cx, args, false)?;
+    let mut clients = cx.shared.clients.all();
+    let now_s = cx.worker.now_ms / 1000;
+    clients.retain(|client| filter.matches(client, cx.session, now_s));
     Ok(clients)
 }
 
@@ -601,7 +540,7 @@ pub(crate) fn line_of(cx: &Cx<'_>, client: &Client) -> Vec<u8> {
 fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
     let now_s = cx.worker.now_ms / 1000;
     let seconds_since = |then_s: u32| now_s.saturating_sub(u64::from(then_s));
-    let (names, cold) = (client.names(), client.cold());
+    let (names, cold, capa) = (client.names(), client.cold(), capabilities(client));
     let query_bytes = client.query_bytes.load(Relaxed);
     let output_bytes = client.output_bytes.load(Relaxed);
     let total = size_of::<Client>() as u64 + u64::from(query_bytes) + output_bytes;
@@ -612,7 +551,7 @@ fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} \
          multi={} qbuf={query_bytes} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} \
          omem={output_bytes} tot-mem={total} events={} cmd={} user={} redir={} resp={} \
-         lib-name={} lib-ver={}",
+         lib-name={} lib-ver={}{}{}",
         client.id,
         client.peer(),
         client.local(),
@@ -637,6 +576,8 @@ fn write_line(cx: &Cx<'_>, client: &Client, out: &mut Vec<u8>) {
         },
         text(&names.lib_name),
         text(&names.lib_version),
+        if capa.is_empty() { "" } else { " capa=" },
+        capa,
     );
     debug_assert!(written.is_ok(), "a string takes all that is written to it");
     out.extend_from_slice(line.as_bytes());

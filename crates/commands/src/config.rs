@@ -267,6 +267,34 @@ pub const SETTINGS: &[Setting] = &[
         "Entries that SLOWLOG keeps.",
     ),
     live(
+        "commandlog-request-larger-than",
+        Kind::Int(-1, i64::MAX),
+        "-1",
+        |s, v| s.config.hot.large_request_bytes.store(signed(v), Relaxed),
+        "Bytes from which on COMMANDLOG notes a request; -1 for none, which spares measuring each.",
+    ),
+    live(
+        "commandlog-reply-larger-than",
+        Kind::Int(-1, i64::MAX),
+        "-1",
+        |s, v| s.config.hot.large_reply_bytes.store(signed(v), Relaxed),
+        "Bytes from which on COMMANDLOG notes a reply; -1 for none, which spares measuring each.",
+    ),
+    live(
+        "commandlog-large-request-max-len",
+        Kind::Int(0, 1_000_000),
+        "128",
+        |s, v| s.large_requests.set_max(int(v) as usize),
+        "Large requests that COMMANDLOG keeps.",
+    ),
+    live(
+        "commandlog-large-reply-max-len",
+        Kind::Int(0, 1_000_000),
+        "128",
+        |s, v| s.large_replies.set_max(int(v) as usize),
+        "Large replies that COMMANDLOG keeps.",
+    ),
+    live(
         "busy-reply-threshold",
         Kind::Int(0, SECONDS_MAX),
         "5000",
@@ -387,6 +415,12 @@ pub const SETTINGS: &[Setting] = &[
     fixed("maxmemory-clients", "0", "client eviction is not there yet"),
 ];
 
+/// Further names of settings, as Valkey calls them.
+pub const ALIASES: &[(&str, &str)] = &[
+    ("commandlog-execution-slower-than", "slowlog-log-slower-than"),
+    ("commandlog-slow-execution-max-len", "slowlog-max-len"),
+];
+
 /// Request-path settings, parsed.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "each is the parsed value of the setting of its name")]
@@ -400,6 +434,10 @@ pub struct Hot {
     pub maxmemory: AtomicU64,
     pub evicts: AtomicBool,
     pub slowlog_us: AtomicI64,
+    /// Of `commandlog-request-larger-than`.
+    pub large_request_bytes: AtomicI64,
+    /// Of `commandlog-reply-larger-than`.
+    pub large_reply_bytes: AtomicI64,
     pub latency_ms: AtomicU64,
     pub busy_ms: AtomicU64,
     pub latency_tracking: AtomicBool,
@@ -445,6 +483,8 @@ impl Default for Hot {
             maxmemory: AtomicU64::new(0),
             evicts: AtomicBool::new(false),
             slowlog_us: AtomicI64::new(-1),
+            large_request_bytes: AtomicI64::new(-1),
+            large_reply_bytes: AtomicI64::new(-1),
             latency_ms: AtomicU64::new(0),
             busy_ms: AtomicU64::new(0),
             latency_tracking: AtomicBool::new(true),
@@ -457,6 +497,13 @@ impl Default for Hot {
 }
 
 impl Hot {
+    /// Whether requests or replies are measured, for those that are large to be noted.
+    #[inline]
+    #[must_use]
+    pub fn measures(&self) -> bool {
+        self.large_request_bytes.load(Relaxed) >= 0 || self.large_reply_bytes.load(Relaxed) >= 0
+    }
+
     /// Bytes that a partition's log may take: none while nothing reads it.
     #[must_use]
     pub fn log_bytes(&self) -> usize {
@@ -590,9 +637,11 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// The place of a setting in [`SETTINGS`], by its name in any case.
+/// The place of a setting in [`SETTINGS`], by one of its names in any case.
 #[must_use]
 pub fn index_of(name: &str) -> Option<usize> {
+    let alias = ALIASES.iter().find(|(alias, _)| alias.eq_ignore_ascii_case(name));
+    let name = alias.map_or(name, |(_, name)| name);
     SETTINGS.iter().position(|s| s.name.eq_ignore_ascii_case(name))
 }
 

@@ -1,7 +1,7 @@
 //! The CONFIG command, over the settings of [`crate::config`].
 
 use crate::acl;
-use crate::config::{self, SETTINGS};
+use crate::config::{self, ALIASES, SETTINGS};
 use crate::config_file;
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
@@ -77,6 +77,7 @@ const CONFIG: &[Command] = &[
         flags: Flags::LOADING.or(Flags::STALE),
         run: crate::help::help,
         summary: "The subcommands.",
+        examples: "> CONFIG HELP\n…CONFIG <subcommand> …",
         ..BASE
     },
 ];
@@ -84,7 +85,8 @@ const CONFIG: &[Command] = &[
 fn get(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let is_asked =
         |name: &str| args.iter_from(2).any(|pattern| glob_match(pattern, name.as_bytes(), true));
-    let shown: Vec<&str> = SETTINGS.iter().map(|s| s.name).filter(|name| is_asked(name)).collect();
+    let names = SETTINGS.iter().map(|s| s.name).chain(ALIASES.iter().map(|(alias, _)| *alias));
+    let shown: Vec<&str> = names.filter(|name| is_asked(name)).collect();
     cx.reply.map(shown.len());
     for name in shown {
         cx.reply.bulk(name.as_bytes());
@@ -194,6 +196,18 @@ mod tests {
 
     fn check_bytes(harness: &Harness) {
         assert_eq!(harness.shared.bytes_used(), harness.bytes_there());
+    }
+
+    #[test]
+    fn a_setting_may_have_two_names() {
+        let mut h = Harness::default();
+        assert_eq!(h.run("CONFIG SET commandlog-execution-slower-than 7"), b"+OK\r\n");
+        for name in ["slowlog-log-slower-than", "commandlog-execution-slower-than"] {
+            let expected = format!("*2\r\n${}\r\n{name}\r\n$1\r\n7\r\n", name.len());
+            assert_eq!(h.run(&format!("CONFIG GET {name}")), expected.as_bytes());
+        }
+        let twice = "CONFIG SET slowlog-max-len 1 commandlog-slow-execution-max-len 2";
+        assert!(h.run(twice).starts_with(b"-ERR CONFIG SET failed"));
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: hello,
         summary: "Chooses the protocol version, and tells about server and connection.",
         syntax: "[protover [AUTH username password] [SETNAME clientname]]",
+        examples: "> HELLO 2 SETNAME worker-1\n…\"proto\"…(integer) 2…\n> HELLO 4\n(error) NOPROTO unsupported protocol version",
         ..BASE
     },
     Command {

@@ -166,14 +166,36 @@ pub(crate) struct ScanOptions<'a> {
     pub(crate) pattern: Option<&'a [u8]>,
     /// The type asked for; `Some(None)` is one that does not exist.
     kind: Option<Option<Kind>>,
+    /// Whether values are told with the fields of a hash.
+    pub(crate) has_values: bool,
 }
 
-/// Reads the options of a walk, which begin with argument `first`. Only a walk over keys, where that
-/// is 2, goes by type.
-pub(crate) fn parse_scan(args: Args<'_>, first: usize) -> Result<ScanOptions<'_>, ReplyError> {
-    let mut o = ScanOptions { count: 10, pattern: None, kind: None };
-    for i in (first..args.len()).step_by(2) {
+/// What a walk goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Walked {
+    /// The keys of a database.
+    Keys,
+    /// The fields of a hash.
+    Fields,
+    /// The members of a set or sorted set.
+    Members,
+}
+
+/// Reads the options of a walk. Only one over keys goes by type, and only one over fields may leave out
+/// what goes with them.
+pub(crate) fn parse_scan(args: Args<'_>, walked: Walked) -> Result<ScanOptions<'_>, ReplyError> {
+    let mut o = ScanOptions { count: 10, pattern: None, kind: None, has_values: true };
+    let mut i = if walked == Walked::Keys { 2 } else { 3 };
+    while i < args.len() {
         let word = args.get(i).to_ascii_uppercase();
+        if word == b"NOVALUES" {
+            if walked != Walked::Fields {
+                return Err(ReplyError::Text("ERR NOVALUES option can only be used in HSCAN"));
+            }
+            o.has_values = false;
+            i += 1;
+            continue;
+        }
         if i + 1 >= args.len() {
             return Err(ReplyError::Syntax);
         }
@@ -184,9 +206,10 @@ pub(crate) fn parse_scan(args: Args<'_>, first: usize) -> Result<ScanOptions<'_>
                 o.count = u64::try_from(count).ok().filter(|n| *n > 0).ok_or(ReplyError::Syntax)?;
             }
             b"MATCH" => o.pattern = (value != b"*").then_some(value),
-            b"TYPE" if first == 2 => o.kind = Some(Kind::from_name(value)),
+            b"TYPE" if walked == Walked::Keys => o.kind = Some(Kind::from_name(value)),
             _ => return Err(ReplyError::Syntax),
         }
+        i += 2;
     }
     Ok(o)
 }
@@ -212,7 +235,7 @@ const LOOKS_PER_KEY: u64 = 10;
 
 fn scan(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let start = parse_cursor(args.get(1)).ok_or(ReplyError::Text("ERR invalid cursor"))?;
-    let options = parse_scan(args, 2)?;
+    let options = parse_scan(args, Walked::Keys)?;
     let (db, now_ms) = (cx.keys.db, cx.keys.now_ms);
     let mut found: Vec<Vec<u8>> = Vec::new();
     let (mut seen, mut looks) = (0, options.count.saturating_mul(LOOKS_PER_KEY));

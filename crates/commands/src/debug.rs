@@ -27,6 +27,7 @@ pub(crate) const COMMANDS: &[Command] = &[Command {
     arity: -2,
     summary: "Helps to test servers and clients.",
     complexity: "That of the subcommand",
+    examples: "> DEBUG SLEEP 0\n(error) ERR DEBUG command not allowed. …",
     subcommands: DEBUG,
     ..BASE
 }];

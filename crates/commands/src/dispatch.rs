@@ -5,6 +5,7 @@ use crate::acl::{self, Denied};
 use crate::blocking::{Blocking, serve_ready};
 use crate::client::ClientFlags;
 use crate::cluster;
+use crate::commandlog;
 use crate::context::{Cx, Worker};
 use crate::error::{Outcome, ReplyError};
 use crate::keyspace::{Keys as Held, Located, PARTITIONS};
@@ -131,7 +132,7 @@ pub struct Executor<'a> {
 
 /// Whether the client and the server are in their ordinary state: the client is authenticated,
 /// neither subscribed nor queueing a transaction nor tracking keys, and gets its replies; and nobody
-/// monitors, wants notifications or the time of each command, limits memory or paused the clients.
+/// monitors, wants notifications or the time or size of each command, limits memory or paused the clients.
 ///
 /// Only a command that is not plain can change the client's part. Where another client changes the
 /// server's part it counts from the next turn on, as if its command had come that much later.
@@ -144,6 +145,7 @@ fn is_ordinary(shared: &Shared, session: &Session, timer: &Timer) -> bool {
         && session.reply_mode == ReplyMode::On
         && shared.monitor_count.load(Relaxed) == 0
         && hot.notify.load(Relaxed) == 0
+        && !hot.measures()
         && hot.maxmemory.load(Relaxed) == 0
         && shared.pause.until_ms.load(Relaxed) == 0
 }
@@ -536,7 +538,11 @@ fn timed<'a>(cx: &mut Cx<'a>, timer: &mut Timer, request: &Request<'a>, entry: &
         return refuse_busy(cx, entry);
     }
     cx.entry = entry;
+    let before = commandlog::begin(cx);
     let failed = run(cx, request.args);
+    if let Some(before) = before {
+        commandlog::end(cx, entry, request.args, before);
+    }
     if cx.session.is_tracking() {
         tracking::remember(cx, entry, request.args);
     }

@@ -101,6 +101,7 @@ const FUNCTION: &[Command] = &[
         flags: Flags::LOADING.or(Flags::STALE),
         run: crate::help::help,
         summary: "Lists the subcommands.",
+        examples: "> FUNCTION HELP\n…FUNCTION <subcommand> …",
         ..BASE
     },
     Command {
@@ -156,6 +157,7 @@ const FUNCTION: &[Command] = &[
         run: stats,
         summary: "The function that runs, and how many there are.",
         tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
+        examples: "> FUNCTION STATS\n1) \"running_script\"\n2) (nil)\n3) \"engines\"…",
         ..BASE
     },
 ];

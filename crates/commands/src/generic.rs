@@ -226,6 +226,7 @@ const OBJECT: &[Command] = &[
         run: crate::help::help,
         summary: "The subcommands.",
         syntax: "",
+        examples: "> OBJECT HELP\n…OBJECT <subcommand> …",
         ..OBJECT_BASE
     },
 ];

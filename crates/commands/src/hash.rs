@@ -1,7 +1,7 @@
 //! Hashes. Times to live of fields are in [`crate::hash_expire`].
 
 use crate::context::Cx;
-use crate::database::{parse_cursor, parse_scan};
+use crate::database::{Walked, parse_cursor, parse_scan};
 use crate::error::{Outcome, ReplyError};
 use crate::keyspace::Editor;
 use crate::random::{self, Sample};
@@ -222,8 +222,9 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: hscan,
         summary: "Walks the fields, some at a time: until the cursor is 0 again.",
         complexity: "O(1) for each call, O(N) for a whole walk",
-        syntax: "key cursor [MATCH pattern] [COUNT count]",
-        examples: "> HSET h a 1\n(integer) 1\n> HSCAN h 0\n1) \"0\"\n2) 1) \"a\"\n   2) \"1\"",
+        syntax: "key cursor [MATCH pattern] [COUNT count] [NOVALUES]",
+        examples: "> HSET h a 1\n(integer) 1\n> HSCAN h 0\n1) \"0\"\n2) 1) \"a\"\n   2) \"1\"\n\
+                   > HSCAN h 0 NOVALUES\n1) \"0\"\n2) 1) \"a\"",
         ..BASE
     },
 ];
@@ -490,8 +491,9 @@ fn hscan(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let mut cursor = parse_cursor(args.get(2)).ok_or(ReplyError::Text("ERR invalid cursor"))?;
     let now_ms = cx.keys.now_ms;
     let hash = cx.keys.read::<Hash>(args.get(1))?;
-    let options = if hash.is_some() { Some(parse_scan(args, 3)?) } else { None };
+    let options = if hash.is_some() { Some(parse_scan(args, Walked::Fields)?) } else { None };
     let mut found = Vec::new();
+    let has_values = options.as_ref().is_none_or(|options| options.has_values);
     if let (Some(hash), Some(options)) = (hash, options) {
         let mut seen = 0;
         loop {
@@ -511,10 +513,12 @@ fn hscan(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     }
     cx.reply.array(2);
     cx.reply.bulk(itoa::Buffer::new().format(cursor).as_bytes());
-    cx.reply.array(2 * found.len());
+    cx.reply.array(found.len() * if has_values { 2 } else { 1 });
     for record in found {
         cx.reply.bulk(record.key);
-        cx.reply.bulk(record.value);
+        if has_values {
+            cx.reply.bulk(record.value);
+        }
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ pub(crate) const COMMANDS: &[Command] = &[Command {
     summary: "What the server tells about itself, all or some sections of it.",
     complexity: "O(N) in the number of partitions",
     syntax: "[section [section ...]]",
+    examples: "> INFO keyspace\n\"# Keyspace\\x0d\\n…\"",
     tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
     ..Command::DEFAULT
 }];

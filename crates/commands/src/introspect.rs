@@ -35,6 +35,7 @@ const COMMAND: &[Command] = &[
         arity: 2,
         run: count,
         summary: "How many commands there are.",
+        examples: "> COMMAND COUNT\n(integer) …",
         ..BASE
     },
     Command {
@@ -46,6 +47,7 @@ const COMMAND: &[Command] = &[
         complexity: "O(N) in the number of commands",
         syntax: "[command-name [command-name ...]]",
         tips: UNORDERED,
+        examples: "> COMMAND DOCS GET\n1) \"get\"…\"summary\"…The value of a key…",
         ..BASE
     },
     Command {
@@ -75,6 +77,7 @@ const COMMAND: &[Command] = &[
         arity: 2,
         run: crate::help::help,
         summary: "Lists the subcommands.",
+        examples: "> COMMAND HELP\n…COMMAND <subcommand> …",
         ..BASE
     },
     Command {
@@ -180,6 +183,9 @@ fn write_key_spec(reply: &mut Reply<'_>, spec: Keys) {
         }
         Keys::Counted { count, .. } => {
             (count, "keynum", [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)])
+        }
+        Keys::CountedPairs { count, .. } => {
+            (count, "keynum", [("keynumidx", 0), ("firstkey", 1), ("keystep", 2)])
         }
         Keys::Streams { from, .. } => {
             (from, "range", [("lastkey", -1), ("keystep", 1), ("limit", 2)])
@@ -393,8 +399,12 @@ pub(crate) fn actual_flags(entry: &Entry, args: Args<'_>, flags: KeyFlags) -> Ke
     }
     let has_from = |from, word: &[u8]| args.iter_from(from).any(|a| a.eq_ignore_ascii_case(word));
     let has = |word: &[u8]| has_from(2, word);
+    // What a write depends on is as good as read.
+    let is_conditional = |from| crate::compare::WORDS.iter().any(|word| has_from(from, word));
     match entry.full_name.as_str() {
-        "set" if !has_from(3, b"GET") => KeyFlags::OW | KeyFlags::UPDATE,
+        "set" if !has_from(3, b"GET") && !is_conditional(3) => KeyFlags::OW | KeyFlags::UPDATE,
+        "delex" if !is_conditional(2) => KeyFlags::RM | KeyFlags::DELETE,
+        "delex" => KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::DELETE,
         "bitfield" if !has(b"SET") && !has(b"INCRBY") => KeyFlags::RO | KeyFlags::ACCESS,
         _ => KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::UPDATE,
     }

@@ -38,6 +38,7 @@ const LATENCY: &[Command] = &[
         arity: 2,
         run: doctor,
         summary: "What was slow, in sentences.",
+        examples: "> LATENCY DOCTOR\n\"…\"",
         ..BASE
     },
     Command {
@@ -56,6 +57,7 @@ const LATENCY: &[Command] = &[
         run: crate::help::help,
         summary: "Lists the subcommands.",
         tips: &[],
+        examples: "> LATENCY HELP\n…LATENCY <subcommand> …",
         ..BASE
     },
     Command {

@@ -32,6 +32,7 @@ const MEMORY: &[Command] = &[
         summary: "What is unusual about the memory in use, and what helps.",
         complexity: "O(N) in the number of partitions",
         tips: TOLD_BY_EACH,
+        examples: "> MEMORY DOCTOR\n\"…\"",
         ..BASE
     },
     Command {
@@ -40,6 +41,7 @@ const MEMORY: &[Command] = &[
         flags: Flags::LOADING.or(Flags::STALE),
         run: crate::help::help,
         summary: "Lists the subcommands.",
+        examples: "> MEMORY HELP\n…MEMORY <subcommand> …",
         ..BASE
     },
     Command {
@@ -50,6 +52,7 @@ const MEMORY: &[Command] = &[
         summary: "Statistics of the allocator.",
         complexity: "O(N) in the number of partitions",
         tips: TOLD_BY_EACH,
+        examples: "> MEMORY MALLOC-STATS\n\"…\"",
         ..BASE
     },
     Command {
@@ -69,6 +72,7 @@ const MEMORY: &[Command] = &[
         summary: "How much memory is used for what.",
         complexity: "O(N) in the number of partitions",
         tips: TOLD_BY_EACH,
+        examples: "> MEMORY STATS\n…\"peak.allocated\"…",
         ..BASE
     },
     Command {

@@ -149,6 +149,7 @@ const PUBSUB: &[Command] = &[
         flags: Flags::LOADING.or(Flags::STALE),
         run: crate::help::help,
         summary: "Lists the subcommands.",
+        examples: "> PUBSUB HELP\n…PUBSUB <subcommand> …",
         ..BASE
     },
     Command {

@@ -132,6 +132,7 @@ const SCRIPT: &[Command] = &[
         flags: Flags::LOADING.or(Flags::STALE),
         run: crate::help::help,
         summary: "Lists the subcommands.",
+        examples: "> SCRIPT HELP\n…SCRIPT <subcommand> …",
         ..BASE
     },
     Command {

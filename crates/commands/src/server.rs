@@ -20,6 +20,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: last_save,
         summary: "When the last snapshot was taken; before the first, when the server started.",
         tips: &["nondeterministic_output"],
+        examples: "> LASTSAVE\n(integer) …",
         ..BASE
     },
     Command {
@@ -31,6 +32,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         summary: "A drawing and the version.",
         complexity: "O(N) in the number of rows",
         syntax: "[VERSION version] [rows]",
+        examples: "> LOLWUT\n\"…\\n\"",
         ..BASE
     },
     Command {
@@ -67,6 +69,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: time,
         summary: "The server's time: seconds since the epoch, and microseconds.",
         tips: &["nondeterministic_output"],
+        examples: "> TIME\n1) \"…\"\n2) \"…\"",
         ..BASE
     },
 ];

@@ -1,7 +1,7 @@
 //! Sets. What is computed of several of them is in [`crate::set_algebra`].
 
 use crate::context::Cx;
-use crate::database::{parse_cursor, parse_scan};
+use crate::database::{Walked, parse_cursor, parse_scan};
 use crate::error::{Outcome, ReplyError};
 use crate::random::{self, Sample};
 use crate::table::{Acl, Command, Flags, Group, KeyFlags, Keys};
@@ -336,7 +336,7 @@ fn sscan(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let mut cursor = parse_cursor(args.get(2)).ok_or(ReplyError::Text("ERR invalid cursor"))?;
     let mut found: Vec<Vec<u8>> = Vec::new();
     if let Some(set) = cx.keys.read::<Set>(args.get(1))? {
-        let options = parse_scan(args, 3)?;
+        let options = parse_scan(args, Walked::Members)?;
         let mut seen = 0;
         loop {
             cursor = set.scan(cursor, |member| {

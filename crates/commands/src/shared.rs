@@ -145,6 +145,10 @@ pub struct Shared {
     pub scripts: Scripts,
     /// SLOWLOG.
     pub slowlog: SlowLog,
+    /// Commands with large requests.
+    pub large_requests: SlowLog,
+    /// Commands with large replies.
+    pub large_replies: SlowLog,
     /// LATENCY.
     pub latency: LatencyMonitor,
     /// Rates of some counters.
@@ -204,6 +208,8 @@ impl Shared {
             pubsub: PubSub::default(),
             scripts: Scripts::default(),
             slowlog: SlowLog::default(),
+            large_requests: SlowLog::default(),
+            large_replies: SlowLog::default(),
             latency: LatencyMonitor::default(),
             sampler: Sampler::default(),
             stats: (0..=workers).map(|_| Arc::new(WorkerStats::default())).collect(),

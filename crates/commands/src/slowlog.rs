@@ -1,4 +1,5 @@
-//! The slow log: the last commands that took longer than `slowlog-log-slower-than`.
+//! The slow log: the last commands that took longer than `slowlog-log-slower-than`; and beside it those
+//! with large requests and replies, which COMMANDLOG tells of as Valkey does.
 
 use crate::client::Client;
 use crate::context::Cx;
@@ -6,11 +7,12 @@ use crate::error::{Outcome, ReplyError};
 use crate::redact;
 use crate::table::{Command, Flags, Group};
 use hypercache_protocol::parse::Args;
+use hypercache_protocol::reply::Reply;
 use hypercache_stdx::{clock, number};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 
-const BASE: Command = Command {
+pub(crate) const BASE: Command = Command {
     group: Group::Server,
     since: "2.2.12",
     flags: Flags::ADMIN.or(Flags::LOADING).or(Flags::STALE),
@@ -46,6 +48,7 @@ const SLOWLOG: &[Command] = &[
         flags: Flags::LOADING.or(Flags::STALE),
         run: crate::help::help,
         summary: "Lists the subcommands.",
+        examples: "> SLOWLOG HELP\n…SLOWLOG <subcommand> …",
         ..BASE
     },
     Command {
@@ -76,12 +79,13 @@ const ARG_BYTES_MAX: usize = 128;
 /// Entries that SLOWLOG GET shows when nothing is said.
 const SHOWN_DEFAULT: i64 = 10;
 
-/// One slow command.
+/// One command.
 #[derive(Clone, Debug)]
 struct SlowEntry {
     id: u64,
     time_s: u64,
-    micros: u64,
+    /// Microseconds that it took, or bytes.
+    measured: u64,
     /// Clipped, so that a huge value is not kept.
     args: Vec<Vec<u8>>,
     address: String,
@@ -96,7 +100,7 @@ struct Ring {
     entries: VecDeque<SlowEntry>,
 }
 
-/// The last slow commands of all workers.
+/// The last commands of all workers that were slow, or of which something was large.
 #[derive(Debug, Default)]
 pub struct SlowLog {
     ring: Mutex<Ring>,
@@ -110,12 +114,12 @@ impl SlowLog {
         ring.entries.truncate(max);
     }
 
-    /// Notes a command that took `micros`, in place of the oldest one if the log is full.
-    pub fn add(&self, client: &Client, args: Args<'_>, micros: u64) {
+    /// Notes a command with what was measured of it, in place of the oldest one if the log is full.
+    pub fn add(&self, client: &Client, args: Args<'_>, measured: u64) {
         let mut entry = SlowEntry {
             id: 0,
             time_s: clock::now_ms() / 1000,
-            micros,
+            measured,
             args: clip(args),
             address: client.peer().to_string(),
             name: client.names().name,
@@ -144,6 +148,35 @@ impl SlowLog {
     fn newest(&self, max: usize) -> Vec<SlowEntry> {
         self.ring.lock().entries.iter().take(max).cloned().collect()
     }
+
+    /// Forgets all entries.
+    pub(crate) fn clear(&self) {
+        self.ring.lock().entries.clear();
+    }
+
+    /// Writes the newest entries, as many as `count` says.
+    ///
+    /// # Errors
+    /// If it is no count.
+    pub(crate) fn reply(&self, reply: &mut Reply<'_>, count: Option<i64>) -> Outcome {
+        let Some(count) = count.filter(|count| *count >= -1) else {
+            return Err(ReplyError::Text("ERR count should be greater than or equal to -1"));
+        };
+        // Only -1 is negative here: all of them.
+        let entries = self.newest(usize::try_from(count).unwrap_or(usize::MAX));
+        reply.array(entries.len());
+        for entry in &entries {
+            reply.array(6);
+            reply.int(entry.id as i64);
+            reply.int(entry.time_s as i64);
+            reply.int(entry.measured as i64);
+            reply.array(entry.args.len());
+            entry.args.iter().for_each(|arg| reply.bulk(arg));
+            reply.bulk(entry.address.as_bytes());
+            reply.bulk(&entry.name);
+        }
+        Ok(())
+    }
 }
 
 /// The arguments as they are kept: at most 32, the last of which says how many more there were.
@@ -171,23 +204,7 @@ fn get(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         return Err(cx.subcommand_syntax(args));
     }
     let count = if args.len() == 3 { number::parse_i64(args.get(2)) } else { Some(SHOWN_DEFAULT) };
-    let Some(count) = count.filter(|count| *count >= -1) else {
-        return Err(ReplyError::Text("ERR count should be greater than or equal to -1"));
-    };
-    // Only -1 is negative here: all of them.
-    let entries = cx.shared.slowlog.newest(usize::try_from(count).unwrap_or(usize::MAX));
-    cx.reply.array(entries.len());
-    for entry in &entries {
-        cx.reply.array(6);
-        cx.reply.int(entry.id as i64);
-        cx.reply.int(entry.time_s as i64);
-        cx.reply.int(entry.micros as i64);
-        cx.reply.array(entry.args.len());
-        entry.args.iter().for_each(|arg| cx.reply.bulk(arg));
-        cx.reply.bulk(entry.address.as_bytes());
-        cx.reply.bulk(&entry.name);
-    }
-    Ok(())
+    cx.shared.slowlog.reply(&mut cx.reply, count)
 }
 
 fn len(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
@@ -196,7 +213,7 @@ fn len(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
 }
 
 fn reset(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    cx.shared.slowlog.ring.lock().entries.clear();
+    cx.shared.slowlog.clear();
     cx.reply.ok();
     Ok(())
 }

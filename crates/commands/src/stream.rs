@@ -3,6 +3,8 @@
 
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
+use crate::keyspace::Editor;
+use crate::stream_delete::{self, References};
 use crate::table::{Acl, Command, Flags, Group, KeyFlags, Keys};
 use hypercache_journal::Event;
 use hypercache_protocol::parse::Args;
@@ -27,7 +29,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: xadd,
         summary: "Adds an entry; answers its id.",
         complexity: "O(1), and O(N) in the number of entries trimmed",
-        syntax: "key [NOMKSTREAM] [<MAXLEN | MINID> [= | ~] threshold [LIMIT count]] <* | id> field value [field value ...]",
+        syntax: "key [NOMKSTREAM] [KEEPREF | DELREF | ACKED] [<MAXLEN | MINID> [= | ~] threshold [LIMIT count]] <* | id> field value [field value ...]",
         examples: "> XADD x 1-1 a 1\n\"1-1\"\n> XADD x 1-* a 2\n\"1-2\"\n> XADD x MAXLEN 1 2-0 a 3\n\"2-0\"\n\
                    > XRANGE x - +\n1) 1) \"2-0\"\n   2) 1) \"a\"\n      2) \"3\"",
         ..BASE
@@ -90,7 +92,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: xtrim,
         summary: "Removes the first entries beyond a length or before an id; with `~` whole blocks only.",
         complexity: "O(N) in the number of entries removed",
-        syntax: "key <MAXLEN | MINID> [= | ~] threshold [LIMIT count]",
+        syntax: "key <MAXLEN | MINID> [= | ~] threshold [LIMIT count] [KEEPREF | DELREF | ACKED]",
         examples: "> XADD x 1-1 a 1\n\"1-1\"\n> XADD x 2-1 a 2\n\"2-1\"\n> XTRIM x MINID 2\n(integer) 1",
         ..BASE
     },
@@ -228,6 +230,8 @@ struct Trim {
     is_approximate: bool,
     /// Most entries that go; 0 for any number.
     limit: u64,
+    /// What groups that still wait for an entry have to do with it.
+    references: References,
 }
 
 /// What stands before an entry's fields.
@@ -247,6 +251,7 @@ const LIMIT_DEFAULT: u64 = 100 * BLOCK_ENTRIES as u64;
 fn parse_options(args: Args<'_>, is_xadd: bool) -> Result<Options, ReplyError> {
     let mut options = Options { makes: true, trim: None, id: None, next: args.len() };
     let (mut threshold, mut is_approximate, mut limit) = (None, false, None);
+    let mut references = None;
     let mut i = 2;
     while i < args.len() {
         let (word, more) = (args.get(i), args.len() - 1 - i);
@@ -272,6 +277,8 @@ fn parse_options(args: Args<'_>, is_xadd: bool) -> Result<Options, ReplyError> {
             limit = Some(n.map_err(|_| ReplyError::Text("ERR The LIMIT argument must be >= 0."))?);
         } else if is_xadd && is("NOMKSTREAM") {
             options.makes = false;
+        } else if let Some(said) = References::parse(word).filter(|_| references.is_none()) {
+            references = Some(said);
         } else if is_xadd {
             options.id = Some(parse_given(word, 0).ok_or(INVALID_ID)?);
             options.next = i + 1;
@@ -281,7 +288,9 @@ fn parse_options(args: Args<'_>, is_xadd: bool) -> Result<Options, ReplyError> {
         }
         i += 1;
     }
-    options.trim = trim_of(threshold, is_approximate, limit, is_xadd)?;
+    let trim = trim_of(threshold, is_approximate, limit, is_xadd)?;
+    let references = references.unwrap_or_default();
+    options.trim = trim.map(|trim| Trim { references, ..trim });
     Ok(options)
 }
 
@@ -318,7 +327,8 @@ fn trim_of(
         None if is_approximate => LIMIT_DEFAULT,
         None => 0,
     };
-    Ok(Some(Trim { threshold, is_approximate, limit }))
+    let references = References::Keep;
+    Ok(Some(Trim { threshold, is_approximate, limit, references }))
 }
 
 const LIMIT_WITHOUT_TILDE: ReplyError =
@@ -356,6 +366,60 @@ fn within(stream: &Stream, trim: Trim, gone: u64) -> u64 {
     }
 }
 
+/// Trims a stream; returns how many entries went.
+fn trim_stream(stream: &mut Editor<'_, Stream>, trim: Trim) -> u64 {
+    let count = match trim.references {
+        References::Acknowledged if stream.groups().len() > 0 => trim_done(stream, trim),
+        References::Acknowledged | References::Keep => {
+            let count = count_trimmed(stream, trim);
+            stream.apply(StreamOp::RemoveFirst(count));
+            count
+        }
+        References::Delete => {
+            let count = count_trimmed(stream, trim);
+            let first = stream.range(StreamId::MIN, StreamId::MAX).take(count as usize);
+            let ids: Vec<StreamId> = first.map(|entry| entry.id).collect();
+            stream.apply(StreamOp::RemoveFirst(count));
+            ids.into_iter().for_each(|id| stream_delete::forget(stream, id));
+            count
+        }
+    };
+    if count > 0 {
+        stream.event(Event::XTrim);
+    }
+    count
+}
+
+/// Removes the first entries that all groups have dealt with, and leaves those between them.
+fn trim_done(stream: &mut Editor<'_, Stream>, trim: Trim) -> u64 {
+    let limit = if trim.limit > 0 { trim.limit } else { u64::MAX };
+    let most = match trim.threshold {
+        // Whole blocks only: no entries but those that would go otherwise.
+        _ if trim.is_approximate => count_trimmed(stream, trim),
+        Threshold::MaxLen(max) => stream.len().saturating_sub(max),
+        Threshold::MinId(_) => u64::MAX,
+    };
+    let looked_at = if trim.is_approximate { most as usize } else { usize::MAX };
+    let is_old = |id| match trim.threshold {
+        Threshold::MaxLen(_) => true,
+        Threshold::MinId(min) => id < min,
+    };
+    let ids = stream.range(StreamId::MIN, StreamId::MAX).map(|entry| entry.id);
+    let old = ids.take(looked_at).take_while(|id| is_old(*id));
+    let done = old.filter(|id| stream_delete::is_done(stream, *id));
+    let done: Vec<StreamId> = done.take(most.min(limit) as usize).collect();
+    // Trimming is no deletion that XINFO tells of.
+    let max_deleted_id = stream.max_deleted_id();
+    for id in &done {
+        stream.apply(StreamOp::Delete(*id));
+    }
+    if !done.is_empty() {
+        let (last_id, added) = (stream.last_id(), stream.entries_added());
+        stream.apply(StreamOp::SetId(last_id, added, max_deleted_id));
+    }
+    done.len() as u64
+}
+
 fn xadd(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let options = parse_options(args, true)?;
     let (key, first) = (args.get(1), options.next);
@@ -379,13 +443,7 @@ fn xadd(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     cx.keys.edit::<Stream, _>(key, |stream| {
         stream.apply(StreamOp::Add(id, &items));
         stream.event(Event::XAdd);
-        if let Some(trim) = options.trim {
-            let count = count_trimmed(stream, trim);
-            if count > 0 {
-                stream.apply(StreamOp::RemoveFirst(count));
-                stream.event(Event::XTrim);
-            }
-        }
+        options.trim.map(|trim| trim_stream(stream, trim));
     })?;
     reply_id(&mut cx.reply, id);
     Ok(())
@@ -466,14 +524,10 @@ fn xdel(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 fn xtrim(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let trim = parse_options(args, false)?.trim.ok_or(ReplyError::Syntax)?;
     let key = args.get(1);
-    let count =
-        cx.keys.read_uncounted::<Stream>(key)?.map_or(0, |stream| count_trimmed(stream, trim));
-    if count > 0 {
-        cx.keys.edit::<Stream, _>(key, |stream| {
-            stream.apply(StreamOp::RemoveFirst(count));
-            stream.event(Event::XTrim);
-        })?;
-    }
+    let count = match cx.keys.read_uncounted::<Stream>(key)? {
+        Some(_) => cx.keys.edit::<Stream, _>(key, |stream| trim_stream(stream, trim))?,
+        None => 0,
+    };
     cx.reply.int(count as i64);
     Ok(())
 }

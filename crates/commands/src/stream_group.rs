@@ -139,6 +139,7 @@ const XGROUP: &[Command] = &[
         flags: Flags::LOADING.or(Flags::STALE),
         run: crate::help::help,
         summary: "The subcommands.",
+        examples: "> XGROUP HELP\n…XGROUP <subcommand> …",
         ..BASE
     },
     Command {

@@ -54,6 +54,7 @@ const XINFO: &[Command] = &[
         flags: Flags::LOADING.or(Flags::STALE),
         run: crate::help::help,
         summary: "The subcommands.",
+        examples: "> XINFO HELP\n…XINFO <subcommand> …",
         ..BASE
     },
     Command {

@@ -1,5 +1,6 @@
 //! Strings.
 
+use crate::compare::Condition;
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::expire::{self, TimeUnit};
@@ -39,8 +40,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         flags: WRITE,
         run: set,
         summary: "Sets a key to a value, whatever it held.",
-        syntax: "key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
-        examples: "> SET a 1 EX 100\nOK\n> SET a 2 NX\n(nil)\n> SET a 3 GET\n\"1\"\n> SET a 4 EX 0\n(error) ERR invalid expire time in 'set' command",
+        syntax: "key value [NX | XX | IFEQ match-value | IFNE match-value | IFDEQ match-digest | IFDNE match-digest] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
+        examples: "> SET a 1 EX 100\nOK\n> SET a 2 NX\n(nil)\n> SET a 3 GET\n\"1\"\n> SET a 4 EX 0\n(error) ERR invalid expire time in 'set' command\n> SET a 5 IFEQ 4\n(nil)\n> SET a 5 IFEQ 3\nOK",
         ..BASE
     },
     Command {
@@ -273,16 +274,25 @@ enum ExpiryOption {
 }
 
 #[derive(Debug)]
-struct SetOptions {
+struct SetOptions<'a> {
     nx: bool,
     xx: bool,
     get: bool,
+    condition: Option<Condition<'a>>,
     expiry: ExpiryOption,
 }
 
+impl SetOptions<'_> {
+    /// Whether nothing was said yet of when the key is set.
+    fn is_unconditional(&self) -> bool {
+        !self.nx && !self.xx && self.condition.is_none()
+    }
+}
+
 /// The options of SET from argument 3 on, or (`is_getex`) those of GETEX from 2 on.
-fn parse_options(args: Args<'_>, is_getex: bool) -> Result<SetOptions, ReplyError> {
-    let mut o = SetOptions { nx: false, xx: false, get: false, expiry: ExpiryOption::None };
+fn parse_options(args: Args<'_>, is_getex: bool) -> Result<SetOptions<'_>, ReplyError> {
+    let (expiry, condition) = (ExpiryOption::None, None);
+    let mut o = SetOptions { nx: false, xx: false, get: false, condition, expiry };
     let mut i = if is_getex { 2 } else { 3 };
     while i < args.len() {
         let word = args.get(i);
@@ -296,8 +306,8 @@ fn parse_options(args: Args<'_>, is_getex: bool) -> Result<SetOptions, ReplyErro
         let keeps = o.expiry == ExpiryOption::Keep;
         let persists = o.expiry == ExpiryOption::Persist;
         match unit {
-            _ if is("NX") && !is_getex && !o.xx => o.nx = true,
-            _ if is("XX") && !is_getex && !o.nx => o.xx = true,
+            _ if is("NX") && !is_getex && !o.xx && o.condition.is_none() => o.nx = true,
+            _ if is("XX") && !is_getex && !o.nx && o.condition.is_none() => o.xx = true,
             _ if is("GET") && !is_getex => o.get = true,
             _ if is("KEEPTTL") && !is_getex && (is_open || keeps) => o.expiry = ExpiryOption::Keep,
             _ if is("PERSIST") && is_getex && (is_open || persists) => {
@@ -306,6 +316,10 @@ fn parse_options(args: Args<'_>, is_getex: bool) -> Result<SetOptions, ReplyErro
             Some(unit) if may_time => {
                 i += 1;
                 o.expiry = ExpiryOption::At(unit, i);
+            }
+            _ if !is_getex && o.is_unconditional() && i + 1 < args.len() => {
+                i += 1;
+                o.condition = Some(Condition::parse(word, args.get(i)).ok_or(ReplyError::Syntax)?);
             }
             _ => return Err(ReplyError::Syntax),
         }
@@ -323,6 +337,10 @@ fn set_with_options(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         ExpiryOption::None | ExpiryOption::Persist => Ttl::Clear,
     };
     let key = args.get(1);
+    let holds = match options.condition {
+        None => true,
+        Some(condition) => condition.holds(cx.keys.string_uncounted(key)?)?,
+    };
     let found = if options.get {
         let entry = cx.keys.string(key)?;
         reply_value(&mut cx.reply, entry);
@@ -330,7 +348,7 @@ fn set_with_options(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     } else {
         cx.keys.exists(key)
     };
-    if options.nx && found || options.xx && !found {
+    if options.nx && found || options.xx && !found || !holds {
         if !options.get {
             cx.reply.null();
         }
@@ -344,7 +362,7 @@ fn set_with_options(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 }
 
 /// Stores a value; a new deadline is a further event.
-fn store(cx: &mut Cx<'_>, key: &[u8], value: Payload<'_>, ttl: Ttl) {
+pub(crate) fn store(cx: &mut Cx<'_>, key: &[u8], value: Payload<'_>, ttl: Ttl) {
     cx.keys.set(key, value, ttl, Event::Set);
     if matches!(ttl, Ttl::At(_)) {
         cx.keys.also(key, Event::Expire);

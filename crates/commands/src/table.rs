@@ -160,6 +160,13 @@ pub enum Keys {
         /// What is done with the keys.
         flags: KeyFlags,
     },
+    /// Argument `count` says how many keys there are; each has a value behind it.
+    CountedPairs {
+        /// Number of the argument that holds the count.
+        count: usize,
+        /// What is done with the keys.
+        flags: KeyFlags,
+    },
     /// The first half of what follows the word STREAMS, which is looked for as XREAD's options are read.
     Streams {
         /// Number of the first argument that may be the word, as COMMAND INFO shows it.
@@ -209,7 +216,7 @@ impl Keys {
     pub fn specs(&self) -> Vec<Keys> {
         match *self {
             Keys::Range { .. } | Keys::Counted { .. } | Keys::Streams { .. } => vec![*self],
-            Keys::Unknown { .. } => vec![*self],
+            Keys::Unknown { .. } | Keys::CountedPairs { .. } => vec![*self],
             Keys::Sort { stores } => crate::sort::specs(stores),
             Keys::Behind { words, from, flags } => {
                 let spec = |word| Keys::Behind { words: std::slice::from_ref(word), from, flags };
@@ -226,6 +233,7 @@ impl Keys {
         match *self {
             Keys::Range { flags, .. }
             | Keys::Counted { flags, .. }
+            | Keys::CountedPairs { flags, .. }
             | Keys::Streams { flags, .. }
             | Keys::Unknown { flags, .. }
             | Keys::Behind { flags, .. } => flags,
@@ -254,6 +262,10 @@ impl Keys {
             Keys::Counted { count, flags } => {
                 let keys = counted(args, count).unwrap_or(0);
                 (count + 1..=count + keys).for_each(|i| f(i, flags));
+            }
+            Keys::CountedPairs { count, flags } => {
+                let keys = counted(args, count).filter(|keys| 2 * keys < len - count);
+                (0..keys.unwrap_or(0)).for_each(|i| f(count + 1 + 2 * i, flags));
             }
             Keys::Streams { flags, .. } => {
                 let Some(first) = streams(args) else { return };
@@ -415,6 +427,8 @@ pub fn subcommand_needed(_: &mut Cx<'_>, _: Args<'_>) -> Outcome {
 pub const FAMILIES: &[&[Command]] = &[
     crate::string::COMMANDS,
     crate::counter::COMMANDS,
+    crate::increx::COMMANDS,
+    crate::compare::COMMANDS,
     crate::lcs::COMMANDS,
     crate::bitmap::COMMANDS,
     crate::bitfield::COMMANDS,
@@ -432,6 +446,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::hash_expire::COMMANDS,
     crate::hyperloglog::COMMANDS,
     crate::stream::COMMANDS,
+    crate::stream_delete::COMMANDS,
     crate::stream_read::COMMANDS,
     crate::stream_group::COMMANDS,
     crate::stream_info::COMMANDS,
@@ -450,6 +465,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::acl_command::COMMANDS,
     crate::config_command::COMMANDS,
     crate::slowlog::COMMANDS,
+    crate::commandlog::COMMANDS,
     crate::monitor::COMMANDS,
     crate::info::COMMANDS,
     crate::introspect::COMMANDS,
@@ -726,34 +742,4 @@ fn bucket_of(name: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use hypercache_protocol::parse::OwnedArgs;
-
-    fn keys(spec: Keys, words: &[&str]) -> Vec<usize> {
-        let mut found = Vec::new();
-        spec.for_each(OwnedArgs::from_pieces(words).as_args(), &mut |i, _| found.push(i));
-        found
-    }
-
-    #[test]
-    fn keys_may_be_counted_by_an_argument() {
-        let spec = Keys::Counted { count: 2, flags: KeyFlags::RO };
-        assert_eq!(keys(spec, &["EVAL", "s", "2", "a", "b", "x"]), [3, 4]);
-        assert_eq!(keys(spec, &["EVAL", "s", "2", "a", "b"]), [3, 4]);
-        for count in ["0", "3", "-1", "x", "9223372036854775807"] {
-            assert_eq!(keys(spec, &["EVAL", "s", count, "a", "b"]), [0; 0], "{count}");
-        }
-        assert_eq!(keys(spec, &["EVAL", "s"]), [0; 0]);
-    }
-
-    #[test]
-    fn a_key_may_be_behind_a_word() {
-        const WORDS: &[&str] = &["STORE", "STOREDIST"];
-        let spec = Keys::Behind { words: WORDS, from: 2, flags: KeyFlags::OW };
-        assert_eq!(keys(spec, &["X", "store", "a", "Store", "k"]), [4]);
-        assert_eq!(keys(spec, &["X", "k", "STORE", "STOREDIST", "STOREDIST", "k"]), [5]);
-        assert_eq!(keys(spec, &["X", "k", "STORE"]), [0; 0]);
-        assert_eq!(spec.specs().len(), 2);
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 use crate::acl::{self, Denied};
 use crate::blocking::Blocking;
 use crate::client::ClientFlags;
+use crate::commandlog;
 use crate::context::Cx;
 use crate::dispatch;
 use crate::error::{Outcome, ReplyError};
@@ -207,7 +208,11 @@ fn run_queue(cx: &mut Cx<'_>, multi: &Multi) {
             deny(cx, denied, args_of);
             continue;
         }
+        let before = commandlog::begin(cx);
         let failed = dispatch::run(cx, args_of);
+        if let Some(before) = before {
+            commandlog::end(cx, entry, args_of, before);
+        }
         if cx.session.is_tracking() {
             crate::tracking::remember(cx, entry, args_of);
         }

@@ -2,7 +2,7 @@
 //! in [`crate::zset_pop`], what is computed of several sets in [`crate::zset_algebra`].
 
 use crate::context::Cx;
-use crate::database::{parse_cursor, parse_scan};
+use crate::database::{Walked, parse_cursor, parse_scan};
 use crate::error::{Outcome, ReplyError};
 use crate::random::{self, Sample};
 use crate::table::{Acl, Command, Flags, Group, KeyFlags, Keys};
@@ -470,7 +470,7 @@ fn zscan(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let mut cursor = parse_cursor(args.get(2)).ok_or(ReplyError::Text("ERR invalid cursor"))?;
     let mut found: Vec<(Vec<u8>, f64)> = Vec::new();
     if let Some(set) = cx.keys.read::<SortedSet>(args.get(1))? {
-        let options = parse_scan(args, 3)?;
+        let options = parse_scan(args, Walked::Members)?;
         cursor = set.scan(cursor, options.count, |member, score| {
             if options.pattern.is_none_or(|p| glob_match(p, member, false)) {
                 found.push((member.to_vec(), score));

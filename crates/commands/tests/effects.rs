@@ -25,6 +25,15 @@ fn any_command() -> impl Strategy<Value = String> {
         8 => (key(), word()).prop_map(|(k, v)| format!("SET {k} {v}")),
         2 => (key(), word(), 1u16..500).prop_map(|(k, v, t)| format!("SET {k} {v} PX {t}")),
         2 => (key(), word()).prop_map(|(k, v)| format!("SET {k} {v} KEEPTTL GET")),
+        2 => (key(), word(), word()).prop_map(|(k, v, w)| format!("SET {k} {v} IFNE {w} EX 9")),
+        1 => (key(), word(), word()).prop_map(|(k, v, w)| format!("SET {k} {v} IFEQ {w} KEEPTTL")),
+        1 => (key(), word()).prop_map(|(k, v)| format!("DELEX {k} IFEQ {v}")),
+        1 => (key(), word()).prop_map(|(k, v)| format!("DELIFEQ {k} {v}")),
+        1 => (key(), key(), n()).prop_map(|(a, b, n)| format!("MSETEX 2 {a} {n} {b} x PX {n}")),
+        1 => (key(), key()).prop_map(|(a, b)| format!("MSETEX 2 {a} 1 {b} 2 XX KEEPTTL")),
+        2 => (key(), n()).prop_map(|(k, n)| format!("INCREX {k} BYINT {n} UBOUND 30 PX 99 ENX")),
+        1 => (key(), n()).prop_map(|(k, n)| format!("INCREX {k} LBOUND {n} SATURATE PERSIST")),
+        1 => (key(), word()).prop_map(|(k, w)| format!("INCREX {k} BYFLOAT {w} PXAT 1")),
         2 => (key(), word()).prop_map(|(k, v)| format!("APPEND {k} {v}")),
         2 => (key(), n(), word()).prop_map(|(k, n, v)| format!("SETRANGE {k} {n} {v}")),
         2 => (key(), n()).prop_map(|(k, n)| format!("INCRBY {k} {n}")),
@@ -34,6 +43,9 @@ fn any_command() -> impl Strategy<Value = String> {
             "BITFIELD {k} OVERFLOW FAIL SET u8 #{o} {v} INCRBY i5 {o} {v} GET u3 0"
         )),
         1 => (key(), key(), key()).prop_map(|(a, b, c)| format!("BITOP XOR {a} {b} {c}")),
+        1 => (key(), key(), key(), 0usize..4).prop_map(|(a, b, c, i)| {
+            format!("BITOP {} {a} {b} {c}", ["DIFF", "DIFF1", "ANDOR", "ONE"][i])
+        }),
         1 => (key(), key(), word()).prop_map(|(a, b, v)| format!("MSET {a} {v} {b} x")),
         1 => (key(), key()).prop_map(|(a, b)| format!("MSETNX {a} 1 {b} 2")),
         2 => (key(), n()).prop_map(|(k, n)| format!("PEXPIRE {k} {n}")),
@@ -103,6 +115,16 @@ fn any_command() -> impl Strategy<Value = String> {
         1 => (key(), 0u8..9).prop_map(|(k, n)| format!("XACK {k} g {n}-0 {n}-1")),
         1 => (key(), 0u8..9).prop_map(|(k, n)| format!("XCLAIM {k} g c1 0 {n}-0 {n}-1 FORCE")),
         1 => key().prop_map(|k| format!("XAUTOCLAIM {k} g c2 0 0 COUNT 2")),
+        1 => (key(), 0u8..9, 0usize..3).prop_map(|(k, n, i)| {
+            let references = ["KEEPREF", "DELREF", "ACKED"][i];
+            format!("XDELEX {k} {references} IDS 2 {n}-0 {n}-1")
+        }),
+        1 => (key(), 0u8..9, 0usize..3).prop_map(|(k, n, i)| {
+            let references = ["KEEPREF", "DELREF", "ACKED"][i];
+            format!("XACKDEL {k} g {references} IDS 2 {n}-0 {n}-1")
+        }),
+        1 => (key(), 0u8..5).prop_map(|(k, n)| format!("XTRIM {k} MAXLEN {n} ACKED")),
+        1 => (key(), 0u8..9).prop_map(|(k, n)| format!("XADD {k} DELREF MINID {n} {n}-* a b")),
         1 => key().prop_map(|k| format!("PERSIST {k}")),
         1 => key().prop_map(|k| format!("GETDEL {k}")),
         1 => (key(), key()).prop_map(|(a, b)| format!("DEL {a} {b}")),

@@ -78,6 +78,61 @@ fn list_filters() {
 }
 
 #[test]
+fn filters_look_at_all_that_is_shown() {
+    let mut h = Harness::default();
+    let id = h.shared.clients.next_id();
+    let ends = (Address::Ip("[::1]:5".parse().expect("valid")), Address::Unknown);
+    let other = Arc::new(Client::new(id, 0, -1, ends, (h.shared.started_ms / 1000) as u32));
+    h.shared.clients.add(Arc::clone(&other));
+    other.set_db(3);
+    other.set_flag(ClientFlags::TRACKING, true);
+    other.set_flag(ClientFlags::REDIRECT_CAPABLE, true);
+    other.rename(|names| {
+        names.name = Box::from(&b"one"[..]);
+        names.lib_name = Box::from(&b"py"[..]);
+        names.lib_version = Box::from(&b"5"[..]);
+    });
+    h.worker.now_ms += 20_000;
+    for filter in [
+        "NAME one",
+        "LIB-NAME py LIB-VER 5",
+        "FLAGS t",
+        "NOT-FLAGS N",
+        "DB 3",
+        "NOT-DB 0 CAPA r",
+        "IP ::1",
+        "IDLE 10 NAME one",
+        "SKIPME yes",
+        "ID 2 3 9 NAME one",
+        "NOT-ID 1 9 SKIPME no",
+        "NAME two NAME one",
+        "USER default NOT-CAPA \"\" SKIPME no NOT-NAME \"\"",
+    ] {
+        let list = text(&mut h, &format!("CLIENT LIST {filter}"));
+        let is_one = list.matches("id=").count() == 1 && list.contains("name=one");
+        assert!(is_one != filter.contains("NOT-CAPA"), "{filter}: {list}");
+    }
+    check(
+        &mut h,
+        &[
+            ("CLIENT LIST DB 16", "-ERR DB number should be between 0 and 15\r\n"),
+            ("CLIENT LIST DB x", "-ERR DB is not an integer or out of range\r\n"),
+            ("CLIENT KILL ID 9 x", "-ERR syntax error\r\n"),
+            ("CLIENT LIST IDLE x", "-ERR idle is not an integer or out of range\r\n"),
+            ("CLIENT LIST IDLE 0", "-ERR idle should be greater than 0\r\n"),
+            ("CLIENT LIST FLAGS Nq", "-ERR Unknown flags found in the provided filter: Nq\r\n"),
+            ("CLIENT LIST CAPA x", "-ERR Unknown capa found in the provided filter: x\r\n"),
+            ("CLIENT LIST NOT-IDLE 1", "-ERR syntax error\r\n"),
+            ("CLIENT LIST NOT-MAXAGE 1", "-ERR syntax error\r\n"),
+            ("CLIENT LIST ID 1 NAME", "-ERR syntax error\r\n"),
+            ("CLIENT KILL NAME two DB 3", ":0\r\n"),
+            ("CLIENT KILL NOT-NAME two DB 3", ":1\r\n"),
+        ],
+    );
+    assert!(other.is_killed() && !h.session.is_closing);
+}
+
+#[test]
 fn kill_spares_the_caller_unless_told() {
     let mut h = Harness::default();
     let id = h.shared.clients.next_id();
