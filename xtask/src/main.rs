@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
 
 mod bench;
+mod coverage;
 mod documents;
 mod fuzz;
 mod instructions;
@@ -21,6 +22,7 @@ Usage: cargo xtask TASK
   test      install what tests need, verify, and run all tests
   verify    check format, lints, licences and house rules; writes nothing
   fix       format and apply what lints suggest
+  coverage  show which commands of Redis are there; fails below the bar
   gen       write the generated references in docs/ and fuzz/
   sanitize  the store's and the event loops' tests under AddressSanitizer, and loom's
   fuzz      TARGET SECONDS: look for inputs that break a target of fuzz/
@@ -43,6 +45,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["test"] => test(),
         ["verify"] => verify::verify(),
         ["fix"] => verify::fix(),
+        ["coverage"] => coverage::coverage(),
         ["gen"] => {
             documents::write()?;
             fuzz::write_dictionaries()
@@ -69,6 +72,7 @@ fn root() -> PathBuf {
 fn test() -> Result<()> {
     tools::install()?;
     verify::verify()?;
+    coverage::coverage()?;
     sanitize()?;
     cargo(&["test", "--workspace", "--exclude", "hypercache-tests"])?;
     cargo(&["build", "--package", "hypercache"])?;
