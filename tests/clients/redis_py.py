@@ -135,6 +135,8 @@ def clients(r):
         number = one.client_id()
         equal(int(one.client_info()["id"]), number)
         equal(r.client_kill_filter(_id=number), 1)
+    # The pool does not know yet that this connection is gone.
+    r.connection_pool.disconnect()
     equal(r.client_pause(10), True)
     check(r.client_unpause() in (True, b"OK"), "CLIENT UNPAUSE")
 
@@ -150,10 +152,97 @@ def server(r):
     check(len(r.time()) == 2, "TIME")
     check(r.command_count() > 50, "COMMAND COUNT")
     check("get" in r.command(), "COMMAND")
+    # Whatever took long on a machine that is busy.
+    r.config_set("slowlog-log-slower-than", -1)
+    r.slowlog_reset()
     equal(r.slowlog_get(), [])
+    r.config_set("slowlog-log-slower-than", 10000)
     check(r.memory_usage("none") is None, "MEMORY USAGE")
     equal(r.echo("x"), b"x")
     check(r.ping(), "PING")
+
+
+def queue(r):
+    """A work queue: tasks move to a list of their worker, and come back later if they fail."""
+    r.rpush("queue", "a", "b", "c")
+    equal(r.brpoplpush("queue", "worker:1", timeout=1), b"c")
+    equal(r.blmove("queue", "worker:1", 1, "LEFT", "LEFT"), b"a")
+    # One is done, one is to be tried again in a moment.
+    with r.pipeline() as pipe:
+        pipe.lrem("worker:1", 1, "c").lrem("worker:1", 1, "a")
+        pipe.zadd("later", {"a": time.time() + 0.05})
+        equal(pipe.execute(), [1, 1, 1])
+    deadline = time.monotonic() + 5
+    while not (due := r.zrangebyscore("later", 0, time.time(), start=0, num=10)):
+        check(time.monotonic() < deadline, "the task becomes due")
+    with r.pipeline() as pipe:
+        equal(pipe.zrem("later", *due).rpush("queue", *due).execute(), [1, 2])
+    equal(r.lrange("queue", 0, -1), [b"b", b"a"])
+    arrived = []
+    worker = threading.Thread(target=lambda: arrived.append(r.blpop("new", timeout=5)))
+    worker.start()
+    while r.info("clients")["blocked_clients"] == 0:
+        check(time.monotonic() < deadline, "the worker waits")
+    r.lpush("new", "task")
+    worker.join()
+    check(arrived[0] in ((b"new", b"task"), [b"new", b"task"]), arrived)
+
+
+def cache(r):
+    """What a web framework's cache does: keys with a prefix and a version, many at a time, with a TTL."""
+
+    def name(key, version=1):
+        return f"site:{version}:{key}"
+
+    with r.pipeline(transaction=False) as pipe:
+        for i in range(300):
+            pipe.set(name(f"page{i}"), i, ex=60)
+        check(all(pipe.execute()), "set_many")
+    got = r.mget([name("page1"), name("none"), name("page299")])
+    equal(got, [b"1", None, b"299"])
+    check(59 <= r.ttl(name("page1")) <= 60, "TTL")
+    equal(r.set(name("page1"), "x", nx=True), None)
+    # A counter exists or is an error; its TTL stays.
+    equal(r.exists(name("hits")), 0)
+    r.set(name("hits"), 1, ex=100)
+    equal(r.incr(name("hits"), 4), 5)
+    check(99 <= r.ttl(name("hits")) <= 100, "TTL of a counter")
+    equal(r.touch(name("hits")), 1)
+    equal(r.rename(name("page2"), name("page2", 2)), True)
+    equal(r.get(name("page2", 2)), b"2")
+    found = list(r.scan_iter(match=name("page*"), count=50))
+    equal(len(set(found)), 299)
+    equal(r.unlink(*found), 299)
+    equal(sorted(r.keys("site:*")), [b"site:1:hits", b"site:2:page2"])
+
+
+def limits(r):
+    """A rate limiter as a script, and the command that does the same."""
+    limiter = r.register_script(
+        "local n = redis.call('INCR', KEYS[1])"
+        " if n == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end"
+        " return {n <= tonumber(ARGV[1]) and 1 or 0, n}"
+    )
+    equal([limiter(["calls"], [2, 60000]) for _ in range(3)], [[1, 1], [1, 2], [0, 3]])
+    check(59000 < r.pttl("calls") <= 60000, "the window ends")
+    r.script_flush()
+    equal(limiter(["calls"], [9, 60000]), [1, 4])
+    step = ("INCREX", "window", "UBOUND", 2, "PX", 60000, "ENX")
+    equal([r.execute_command(*step) for _ in range(3)], [[1, 1], [2, 1], [2, 0]])
+    check(0 < r.pttl("window") <= 60000, "the window of INCREX ends")
+
+
+def locks(r):
+    """A lock with a token, that only who has it gives back."""
+    lock = r.lock("lock", timeout=10)
+    check(lock.acquire(blocking=False), "the lock is free")
+    check(not r.lock("lock", timeout=10).acquire(blocking=False), "the lock is taken")
+    check(lock.extend(10), "the lock is kept")
+    lock.release()
+    r.set("token", "mine", nx=True, px=10000)
+    equal(r.execute_command("DELIFEQ", "token", "yours"), 0)
+    equal(r.execute_command("SET", "token", "next", "IFEQ", "mine"), True)
+    equal(r.execute_command("DELEX", "token", "IFDEQ", r.execute_command("DIGEST", "token")), 1)
 
 
 def text(port, protocol):
@@ -187,7 +276,8 @@ def main():
     signal.alarm(60)
     port, socket = int(sys.argv[1]), sys.argv[2]
     for protocol in (2, 3):
-        for part in (strings, keys, expiry, pipelines, messages, clients, server):
+        parts = (strings, keys, expiry, pipelines, messages, clients, server, queue, cache, limits, locks)
+        for part in parts:
             with redis.Redis(port=port, protocol=protocol) as r:
                 r.flushall()
                 try:

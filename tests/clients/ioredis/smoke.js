@@ -54,6 +54,56 @@ async function scans(redis) {
   assert.equal(seen.size, 5000);
 }
 
+async function scripts(redis) {
+  // Rate limits, as applications write them.
+  redis.defineCommand("limited", {
+    numberOfKeys: 1,
+    lua: `local n = redis.call("INCR", KEYS[1])
+          if n == 1 then redis.call("PEXPIRE", KEYS[1], ARGV[2]) end
+          return { n, n > tonumber(ARGV[1]) and 1 or 0 }`,
+  });
+  assert.deepEqual(await redis.limited("calls", 1, 60000), [1, 0]);
+  await redis.script("FLUSH");
+  assert.deepEqual(await redis.limited("calls", 1, 60000), [2, 1]);
+  const results = await redis.pipeline().limited("calls", 5, 1).pttl("calls").exec();
+  assert.deepEqual(results[0], [null, [3, 0]]);
+  assert.ok(results[1][1] > 50000);
+}
+
+async function queues(redis) {
+  const worker = redis.duplicate();
+  const taken = worker.blmove("jobs", "busy", "RIGHT", "LEFT", 5);
+  await redis.lpush("jobs", "one");
+  assert.equal(await taken, "one");
+  const results = await redis.multi().lrem("busy", 1, "one").zadd("later", 1, "one").exec();
+  assert.deepEqual(results, [[null, 1], [null, 1]]);
+  assert.deepEqual(await redis.zpopmin("later"), ["one", "1"]);
+  assert.deepEqual(await worker.blpop("jobs", "other", 0.05), null);
+  worker.disconnect();
+}
+
+async function streams(redis) {
+  await redis.xgroup("CREATE", "events", "group", "$", "MKSTREAM");
+  const reader = redis.duplicate();
+  const read = reader.xreadgroup(
+    "GROUP", "group", "me", "COUNT", 10, "BLOCK", 5000, "STREAMS", "events", ">");
+  const id = await redis.xadd("events", "MAXLEN", "~", 1000, "*", "kind", "login");
+  assert.deepEqual(await read, [["events", [[id, ["kind", "login"]]]]]);
+  assert.equal((await redis.xpending("events", "group"))[0], 1);
+  assert.equal(await redis.xack("events", "group", id), 1);
+  assert.deepEqual(await redis.xrange("events", "-", "+"), [[id, ["kind", "login"]]]);
+  reader.disconnect();
+}
+
+async function patterns(redis) {
+  const subscriber = redis.duplicate();
+  const got = new Promise((resolve) => subscriber.on("pmessage", (...all) => resolve(all)));
+  assert.equal(await subscriber.psubscribe("room:*"), 1);
+  assert.equal(await redis.publish("room:1", "hello"), 1);
+  assert.deepEqual(await got, ["room:*", "room:1", "hello"]);
+  await subscriber.quit();
+}
+
 async function server(redis) {
   assert.match(await redis.info(), /redis_version:/);
   assert.deepEqual(await redis.config("GET", "maxclients"), ["maxclients", "10000"]);
@@ -67,7 +117,8 @@ async function server(redis) {
 
 async function main() {
   const redis = new Redis(port);
-  for (const part of [strings, pipelines, transactions, messages, scans, server]) {
+  const parts = [strings, pipelines, transactions, messages, scans, scripts, queues, streams, patterns, server];
+  for (const part of parts) {
     await part(redis).catch((error) => {
       error.message = `${part.name}: ${error.message}`;
       throw error;
