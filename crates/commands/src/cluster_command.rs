@@ -298,7 +298,7 @@ const CLUSTER: &[Command] = &[
         flags: CHANGE,
         run: by_itself,
         summary: "Refused: the cluster does it by itself.",
-        syntax: "slot (IMPORTING node-id | MIGRATING node-id | NODE node-id | STABLE)",
+        syntax: "slot <IMPORTING node-id | MIGRATING node-id | NODE node-id | STABLE>",
         examples: "> CLUSTER SETSLOT 1 STABLE\n(error) ERR This instance has cluster support disabled",
         ..BASE
     },
