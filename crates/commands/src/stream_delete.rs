@@ -26,7 +26,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         complexity: "O(1) for each entry and group",
         syntax: "key [KEEPREF | DELREF | ACKED] IDS numids id [id ...]",
         examples: "> XADD x 1-1 a 1\n\"1-1\"\n> XGROUP CREATE x g 0\nOK\n\
-                   > XDELEX x ACKED IDS 2 1-1 2-1\n1) (integer) 2\n2) (integer) -1\n\
+                   > XDELEX x ACKED IDS 1 1-1\n1) (integer) 2\n\
                    > XDELEX x DELREF IDS 1 1-1\n1) (integer) 1",
         ..BASE
     },
@@ -96,12 +96,11 @@ enum Fate {
     Kept = 2,
 }
 
-/// Deletes an entry, unless a group is to see it yet.
+/// Deletes an entry, unless a group is to see it yet: whether it is there or not, as Redis has it.
 fn delete(stream: &mut Editor<'_, Stream>, id: StreamId, references: References) -> Fate {
     match references {
         References::Keep => {}
         References::Delete => forget(stream, id),
-        References::Acknowledged if stream.get(id).is_none() => return Fate::Missing,
         References::Acknowledged if !is_done(stream, id) => return Fate::Kept,
         References::Acknowledged => {}
     }
@@ -240,7 +239,7 @@ mod tests {
         check(
             &mut shared_stream(),
             &[
-                ("XDELEX x ACKED IDS 5 1-0 2-0 3-0 4-0 9-0", "*5 :1 :2 :2 :2 :-1"),
+                ("XDELEX x ACKED IDS 6 1-0 1-0 2-0 3-0 4-0 9-0", "*6 :1 :-1 :2 :2 :2 :2"),
                 ("XACKDEL x g ACKED IDS 3 1-0 2-0 3-0", "*3 :-1 :1 :2"),
                 ("XLEN x", ":2"),
                 ("XPENDING x g", "*4 :0 $-1 $-1 *-1"),
