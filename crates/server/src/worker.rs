@@ -22,7 +22,7 @@ use hypercache_protocol::memcached::Refusal;
 use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::clock;
-use parking_lot::Mutex;
+use hypercache_stdx::mailbox::Mailbox;
 use rustix::fd::OwnedFd;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,11 +46,37 @@ const TURN_OUTPUT_MAX: usize = 1024 * 1024;
 /// How long a stopping worker waits for clients to take their last replies, in ms.
 const LINGER_MS: u64 = 1000;
 
-/// New connections on their way to a worker: the acceptor's side of it.
+/// New connections on their way to a worker: the acceptor's side of it. On a line of the cache of its
+/// own, for its worker looks at it each turn.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Inbox {
-    pub(crate) sockets: Mutex<Vec<(OwnedFd, bool)>>,
-    pub(crate) waker: Waker,
+    sockets: Mailbox<(OwnedFd, bool)>,
+    waker: Waker,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Inbox { sockets: Mailbox::new(), waker: Waker::new()? })
+    }
+
+    /// What ends the wait of its worker.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Hands a socket over, and says whether it is a Unix socket.
+    pub(crate) fn push(&self, fd: OwnedFd, is_unix: bool) {
+        if self.sockets.push((fd, is_unix)) {
+            self.waker.wake();
+        }
+    }
+
+    /// Takes all that is there.
+    #[inline]
+    pub(crate) fn take(&self) -> Vec<(OwnedFd, bool)> {
+        self.sockets.take()
+    }
 }
 
 /// Where the bytes of a connection's requests are during a turn.
@@ -392,7 +418,7 @@ impl<D: Driver> Worker<D> {
         self.timer.begin(&self.shared);
         while next < feeds.len() {
             self.fill_window(&mut feeds, &mut next, &mut window);
-            self.prefetch(&mut window);
+            Self::prefetch(&mut window);
             let mut start = 0;
             for &(feed, end) in &window.runs {
                 let run = &window.parsed[start..end];
@@ -477,7 +503,6 @@ impl<D: Driver> Worker<D> {
             let (entry, located) = look_up(&self.shared, &mut self.recent, args, db);
             parsed.entry = entry;
             if let Some(at) = located {
-                self.shared.keyspace.prefetch_partition(&at);
                 parsed.key = window.keys.len() as u32;
                 parsed.plain = entry.filter(|entry| entry.is_plain_with(args.len()));
                 window.keys.push(at);
@@ -492,13 +517,11 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Takes all keys of a window towards the cache together, step by step.
-    fn prefetch(&self, window: &mut Window) {
+    fn prefetch(window: &mut Window) {
         if window.parsed.len() < PREFETCH_MIN {
             return;
         }
         let keys = &mut window.keys;
-        let keyspace = &self.shared.keyspace;
-        keys.iter_mut().for_each(|at| keyspace.begin_hint(at));
         keys.iter_mut().for_each(|at| at.hint.find_block(at.hash));
         keys.iter_mut().for_each(|at| at.hint.find_bucket());
         let found =

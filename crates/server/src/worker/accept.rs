@@ -24,17 +24,11 @@ impl<D: Driver> Worker<D> {
         if target == self.commands.id {
             return self.connect(fd, is_unix);
         }
-        let inbox = &self.inboxes[target];
-        inbox.sockets.lock().push((fd, is_unix));
-        inbox.waker.wake();
+        self.inboxes[target].push(fd, is_unix);
     }
 
     pub(super) fn take_inbox(&mut self) {
-        if self.shared.workers() == 1 && self.commands.id == 0 {
-            return;
-        }
-        let sockets = std::mem::take(&mut *self.inboxes[self.commands.id].sockets.lock());
-        for (fd, is_unix) in sockets {
+        for (fd, is_unix) in self.inboxes[self.commands.id].take() {
             self.connect(fd, is_unix);
         }
     }
