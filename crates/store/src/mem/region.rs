@@ -14,6 +14,7 @@
 //! before they are used. It does not help a table of more than 1.5 M keys in one partition, whose blocks
 //! are mappings of their own ([`map`]).
 
+use super::ahead;
 use super::pool::Bucket;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -132,6 +133,7 @@ fn touch_regions() {
             touch(region);
             READY.store(region, Ordering::Release);
         }
+        ahead::populate_asked();
         thread::park();
     }
 }
