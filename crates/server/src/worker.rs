@@ -9,8 +9,10 @@ mod accept;
 mod memcached;
 mod upkeep;
 
+pub(crate) use accept::Inbox;
+
 use crate::connection::{Connections, Partial, SOFT_PER_SECOND};
-use crate::io::{Chunk, Driver, Event, Token, Waker, trim};
+use crate::io::{Chunk, Driver, Event, Token, trim};
 use hypercache_commands::Shared;
 use hypercache_commands::client::ClientFlags;
 use hypercache_commands::clients::is_paused;
@@ -22,8 +24,6 @@ use hypercache_protocol::memcached::Refusal;
 use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::clock;
-use hypercache_stdx::mailbox::Mailbox;
-use rustix::fd::OwnedFd;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,39 +45,6 @@ const POOL_MAX: usize = 256;
 const TURN_OUTPUT_MAX: usize = 1024 * 1024;
 /// How long a stopping worker waits for clients to take their last replies, in ms.
 const LINGER_MS: u64 = 1000;
-
-/// New connections on their way to a worker: the acceptor's side of it. On a line of the cache of its
-/// own, for its worker looks at it each turn.
-#[derive(Debug)]
-#[repr(align(64))]
-pub(crate) struct Inbox {
-    sockets: Mailbox<(OwnedFd, bool)>,
-    waker: Waker,
-}
-
-impl Inbox {
-    pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Inbox { sockets: Mailbox::new(), waker: Waker::new()? })
-    }
-
-    /// What ends the wait of its worker.
-    pub(crate) fn waker(&self) -> &Waker {
-        &self.waker
-    }
-
-    /// Hands a socket over, and says whether it is a Unix socket.
-    pub(crate) fn push(&self, fd: OwnedFd, is_unix: bool) {
-        if self.sockets.push((fd, is_unix)) {
-            self.waker.wake();
-        }
-    }
-
-    /// Takes all that is there.
-    #[inline]
-    pub(crate) fn take(&self) -> Vec<(OwnedFd, bool)> {
-        self.sockets.take()
-    }
-}
 
 /// Where the bytes of a connection's requests are during a turn.
 enum Source {
