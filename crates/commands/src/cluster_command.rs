@@ -10,12 +10,8 @@ use hypercache_protocol::slot::{SLOTS, slot_of};
 use hypercache_stdx::number;
 use std::fmt::Write;
 
-const BASE: Command = Command {
-    group: Group::Cluster,
-    since: "3.0.0",
-    flags: Flags::STALE,
-    ..Command::DEFAULT
-};
+const BASE: Command =
+    Command { group: Group::Cluster, since: "3.0.0", flags: Flags::STALE, ..Command::DEFAULT };
 
 const CHANGE: Flags = Flags::ADMIN.or(Flags::STALE).or(Flags::NO_ASYNC_LOADING);
 
