@@ -30,7 +30,8 @@ pub struct Request<'a> {
     pub first_key: Option<&'a Located>,
 }
 
-/// Looks up the command of a request and locates its key, if it has exactly one, in a database.
+/// Looks up the command of a request and locates its key, if it has exactly one, in a database. What
+/// is looked at first for the key is on its way to the cache then.
 #[inline(always)]
 #[must_use]
 pub fn look_up(
@@ -40,8 +41,12 @@ pub fn look_up(
     db: u8,
 ) -> (Option<&'static Entry>, Option<Located>) {
     let entry = recent.get(args);
-    let has_one_key = entry.is_some_and(|entry| entry.has_one_key) && args.len() > 1;
-    (entry, has_one_key.then(|| shared.keyspace.locate(args.get(1), db)))
+    let Some(found) = entry.filter(|entry| entry.has_one_key && args.len() > 1) else {
+        return (entry, None);
+    };
+    let mut at = shared.keyspace.locate(args.get(1), db);
+    shared.keyspace.approach(&mut at, found.row.flags.has(Flags::WRITE));
+    (entry, Some(at))
 }
 
 /// How time is measured in a batch of commands.

@@ -11,10 +11,13 @@ mod due;
 mod history;
 mod hold;
 mod items;
+mod place;
 mod tracked;
 mod typed;
 
 pub use history::{History, News, Ready, WatchFlag};
+pub(crate) use place::partition_of_slot;
+pub use place::{Located, partition_of};
 pub use tracked::{Cause, Stale, Totals};
 pub use typed::Editor;
 
@@ -22,14 +25,11 @@ use crate::stats::WorkerStats;
 use crate::turn::Turn;
 use dbs::Dbs;
 use hypercache_journal::{Change, Effect, Event};
-use hypercache_protocol::slot::{SLOTS, SlotFinder, slot_of};
-use hypercache_stdx::hash::KeyHasher;
+use hypercache_stdx::hash::{Hashing, KeyHasher};
 use hypercache_stdx::rng::Rng;
-use hypercache_store::{
-    CoreCell, Db, EntryRef, Hint, Key, Live, Payload, Removed, Ttl, Was, prefetch_ends_to_write,
-    prefetch_value,
-};
+use hypercache_store::{CoreCell, Db, EntryRef, Key, Live, Payload, Removed, Ttl, Was};
 use parking_lot::{Mutex, MutexGuard};
+use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -38,40 +38,42 @@ pub const PARTITIONS: usize = 1024;
 /// Logical databases.
 pub const DATABASES: usize = 16;
 
-/// Number of the partition that owns a key.
-#[inline]
-#[must_use]
-pub fn partition_of(key: &[u8]) -> u16 {
-    partition_of_slot(slot_of(key))
-}
-
-/// Number of the partition that a slot is part of.
-#[inline]
-pub(crate) fn partition_of_slot(slot: u16) -> u16 {
-    slot / (SLOTS / PARTITIONS as u16)
-}
-
 /// Everything of one partition, guarded by its lock.
+///
+/// What each command needs comes first: with the lock before it that is one line of the cache, and
+/// workers on different cores take from each other what they write to line by line.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Shard {
+    /// Whether something was written or removed since bytes were reported.
+    is_changed: bool,
     dbs: Dbs,
-    hasher: KeyHasher,
     /// Log and watchers.
     pub history: History,
+    hasher: KeyHasher,
     /// Bytes last reported to the sum of the worker that held the lock.
     reported_bytes: usize,
-    /// Whether something was written or removed since.
-    is_changed: bool,
     /// Keys of hashes with fields that are due, by database: the last one is being worked on.
     due_within: Vec<(u8, Box<[u8]>)>,
 }
+
+/// Bytes of the lock before what it guards.
+const LOCK_BYTES: usize = align_of::<Shard>();
+/// Bytes of a line of the cache.
+const LINE_BYTES: usize = 64;
+/// Bytes of the head of a history, which a write looks at.
+const HISTORY_HEAD_BYTES: usize = 24;
+
+const _: () = assert!(
+    (LOCK_BYTES + offset_of!(Shard, history)) % LINE_BYTES <= LINE_BYTES - HISTORY_HEAD_BYTES,
+    "the head of the history must lie on one line"
+);
 
 impl Shard {
     fn new(hasher: KeyHasher) -> Self {
         let dbs = Dbs::default();
         let (history, due_within) = (History::default(), Vec::new());
-        Shard { hasher, dbs, history, reported_bytes: 0, is_changed: false, due_within }
+        Shard { is_changed: false, dbs, history, hasher, reported_bytes: 0, due_within }
     }
 
     /// Database `i`, if it ever held a key.
@@ -110,26 +112,21 @@ impl Shard {
         now_ms: u64,
         touch: Option<u32>,
     ) -> Option<EntryRef<'_>> {
-        self.live_as(db, |table| table.get_live(key, now_ms, touch))
+        let Shard { dbs, history, is_changed, .. } = self;
+        not_expired(dbs.get_mut(db)?.get_live(key, now_ms, touch), (db, history, is_changed))
     }
 
-    /// The live entry that `look` finds.
+    /// As [`Self::live`] on behalf of a memcached client, which is noted.
     #[inline(always)]
-    fn live_as(
+    fn live_item(
         &mut self,
         db: u8,
-        look: impl for<'d> FnOnce(&'d mut Db) -> Live<'d>,
+        key: Key<'_>,
+        now_ms: u64,
+        seconds: u32,
     ) -> Option<EntryRef<'_>> {
-        let table = self.dbs.get_mut(db)?;
-        match look(table) {
-            Live::Is(entry) => Some(entry),
-            Live::Missing => None,
-            Live::Expired(removed) => {
-                self.is_changed = true;
-                self.history.record_expired(db, removed);
-                None
-            }
-        }
+        let Shard { dbs, history, is_changed, .. } = self;
+        not_expired(dbs.get_mut(db)?.read_item(key, now_ms, seconds), (db, history, is_changed))
     }
 
     /// Removes a key at random from any database; returns whether there was one.
@@ -181,6 +178,23 @@ impl Shard {
     }
 }
 
+/// The entry that was found; reports one whose time is past and that was removed therefore.
+#[inline(always)]
+fn not_expired<'e>(
+    found: Live<'e>,
+    (db, history, is_changed): (u8, &mut History, &mut bool),
+) -> Option<EntryRef<'e>> {
+    match found {
+        Live::Is(entry) => Some(entry),
+        Live::Missing => None,
+        Live::Expired(removed) => {
+            *is_changed = true;
+            history.record_expired(db, removed);
+            None
+        }
+    }
+}
+
 fn expired(db: u8, key: &[u8]) -> Effect<'_> {
     Effect { db, key, change: Change::Del, event: Event::Expired, is_new: false }
 }
@@ -195,22 +209,27 @@ pub fn discard(removed: Removed) {
     }
 }
 
-/// One partition: its lock, and the parts of its tables that may be prefetched from without it.
+/// One partition behind its lock, which begins a line of the cache.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(align(64))]
 struct Partition {
-    cores: [CoreCell; DATABASES],
     shard: Mutex<Shard>,
 }
+
+/// The parts of a database's tables that may be prefetched from without locks, by partition: close
+/// together, so that finding one is no wait for memory.
+type Cores = [CoreCell; PARTITIONS];
 
 /// All partitions.
 #[derive(Debug)]
 pub struct Keyspace {
     /// Whose turn it is to run a script.
     pub turn: Arc<Turn>,
-    hasher: KeyHasher,
+    /// The beginning of each key's hash.
+    begun: Hashing,
     /// The CAS unique that was given last; see [`items`].
     last_cas: AtomicU64,
+    cores: Box<[Cores; DATABASES]>,
     partitions: Box<[Partition; PARTITIONS]>,
     /// How much clients keep copies of.
     pub tracked: Arc<Totals>,
@@ -221,13 +240,15 @@ impl Keyspace {
     #[must_use]
     pub fn new(secret: (u64, u64)) -> Self {
         let hasher = KeyHasher::new(secret);
-        let partition =
-            |_| Partition { cores: Default::default(), shard: Mutex::new(Shard::new(hasher)) };
+        let partition = |_| Partition { shard: Mutex::new(Shard::new(hasher)) };
         let partitions: Box<[Partition]> = (0..PARTITIONS).map(partition).collect();
         let partitions = partitions.try_into().expect("it has as many");
+        let no_cores = |_| [const { CoreCell::new() }; PARTITIONS];
+        let cores: Box<[Cores]> = (0..DATABASES).map(no_cores).collect();
+        let cores = cores.try_into().expect("it has as many");
         let last_cas = AtomicU64::new(items::first_cas());
-        let tracked = Arc::default();
-        Keyspace { turn: Arc::default(), hasher, last_cas, partitions, tracked }
+        let (turn, tracked, begun) = (Arc::default(), Arc::default(), hasher.begin());
+        Keyspace { turn, begun, last_cas, cores, partitions, tracked }
     }
 
     #[inline]
@@ -236,11 +257,16 @@ impl Keyspace {
         &self.partitions[number as usize % PARTITIONS]
     }
 
+    #[inline]
+    fn core(&self, partition: u16, db: u8) -> &CoreCell {
+        &self.cores[db as usize % DATABASES][partition as usize % PARTITIONS]
+    }
+
     /// A new database of a partition; `at` has the numbers of both.
     #[inline(never)]
     fn new_db(&self, hasher: KeyHasher, at: (u16, u8), now_ms: u64) -> Db {
         let db = Db::new(hasher, now_ms);
-        self.partition(at.0).cores[at.1 as usize].set(Some(db.core()));
+        self.core(at.0, at.1).set(Some(db.core()));
         db
     }
 
@@ -257,59 +283,6 @@ impl Keyspace {
             self.lock(p).history.set_broadcast(is_wanted(), &self.tracked);
         }
     }
-
-    /// Brings the first thing that is read of a key towards the cache: its partition.
-    #[inline]
-    pub fn prefetch_partition(&self, at: &Located) {
-        let partition = self.partition(at.partition);
-        prefetch_value(&partition.cores);
-        prefetch_ends_to_write(&partition.shard);
-    }
-
-    /// Begins to look for where a key is, without any lock.
-    #[inline]
-    pub fn begin_hint(&self, at: &mut Located) {
-        at.hint = self.partition(at.partition).cores[at.db as usize % DATABASES].hint();
-    }
-
-    /// Where a key of a database belongs.
-    #[inline(always)]
-    #[must_use]
-    pub fn locate(&self, key: &[u8], db: u8) -> Located {
-        let (partition, hash) = self.place_and_hash(key);
-        let (start, len) = (key.as_ptr().addr(), key.len() as u32);
-        Located { start, len, partition, db, hash, hint: Hint::default() }
-    }
-
-    /// Partition and keyed hash of a key, in one pass over it. Not copied to where it is called from,
-    /// so that its result comes in two registers.
-    #[inline(never)]
-    fn place_and_hash(&self, key: &[u8]) -> (u16, u64) {
-        let (words, rest) = key.as_chunks::<8>();
-        let (mut slot, mut hash) = (SlotFinder::default(), self.hasher.begin());
-        for word in words {
-            slot.add(word);
-            hash.add(word);
-        }
-        (partition_of_slot(slot.finish(rest, key)), hash.finish(rest, key))
-    }
-}
-
-/// Where a key belongs.
-#[derive(Clone, Copy, Debug)]
-pub struct Located {
-    /// Address of the key in the request that it is an argument of, by which it is known again.
-    start: usize,
-    /// Length of the key.
-    len: u32,
-    /// Number of the partition.
-    pub partition: u16,
-    /// Number of the database that it is looked for in beforehand.
-    pub db: u8,
-    /// Keyed hash.
-    pub hash: u64,
-    /// Where it is, as far as that was found out before its partition is locked.
-    pub hint: Hint,
 }
 
 /// A partition that is held for one key.
@@ -711,7 +684,7 @@ impl<'a> Keys<'a> {
                     watched == i && db.get(key).is_some_and(|e| !e.is_expired(now_ms))
                 });
                 history.make_ready_where(|waiting| waiting == i);
-                keyspace.partition(p).cores[i as usize].set(None);
+                keyspace.core(p, i).set(None);
                 flushed.push(db);
                 let change = Change::Flush;
                 let event = Event::Silent;
@@ -737,7 +710,7 @@ impl<'a> Keys<'a> {
             history.make_ready_where(|db| db == a || db == b);
             for i in [a, b] {
                 let core = dbs.get(i).map(Db::core);
-                keyspace.partition(p).cores[i as usize].set(core);
+                keyspace.core(p, i).set(core);
             }
             let (change, event) = (Change::Swap(b), Event::Silent);
             history.record(&Effect { db: a, key: b"", change, event, is_new: false });

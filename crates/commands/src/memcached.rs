@@ -281,7 +281,11 @@ pub fn may_write(args: Args<'_>) -> bool {
 #[inline]
 #[must_use]
 pub fn locate(keyspace: &Keyspace, args: Args<'_>) -> Option<Located> {
-    (args.len() > 1 && args.get(1).len() <= KEY_MAX).then(|| keyspace.locate(args.get(1), 0))
+    (args.len() > 1 && args.get(1).len() <= KEY_MAX).then(|| {
+        let mut at = keyspace.locate(args.get(1), 0);
+        keyspace.approach(&mut at, !matches!(args.get(0), b"get" | b"gets" | b"mg"));
+        at
+    })
 }
 
 /// A request of a memcached client.
@@ -488,8 +492,7 @@ const KEYS_TOGETHER: usize = 16;
 fn locate_all(shared: &Shared, keys: &[&[u8]]) -> SmallVec<[Located; KEYS_TOGETHER]> {
     let keyspace = &shared.keyspace;
     let mut all: SmallVec<_> = keys.iter().map(|key| keyspace.locate(key, 0)).collect();
-    all.iter().for_each(|at| keyspace.prefetch_partition(at));
-    all.iter_mut().for_each(|at| keyspace.begin_hint(at));
+    all.iter_mut().for_each(|at| keyspace.approach(at, false));
     all.iter_mut().for_each(|at| at.hint.find_block(at.hash));
     all.iter_mut().for_each(|at| at.hint.find_bucket());
     let found = all.iter_mut().map(|at| usize::from(at.hint.find_entry(at.hash))).sum::<usize>();

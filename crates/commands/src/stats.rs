@@ -56,8 +56,9 @@ const ERROR_CODES_MAX: usize = 128;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// All counters of one worker.
+        /// All counters of one worker, on lines of the cache of their own.
         #[derive(Debug)]
+        #[repr(align(64))]
         pub struct WorkerStats {
             $($(#[$doc])* pub $name: Counter,)+
             /// Bytes of keyspace and buffers that this worker added less those it freed.

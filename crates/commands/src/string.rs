@@ -247,7 +247,7 @@ pub(crate) fn check_length(cx: &Cx<'_>, len: usize) -> Outcome {
 }
 
 fn get(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    match cx.keys.string(args.get(1))? {
+    match cx.keys.string_here(args.get(1))? {
         Some(entry) if !entry.is_blob() => cx.reply.bulk_here(entry.value()),
         other => reply_value(&mut cx.reply, other),
     }

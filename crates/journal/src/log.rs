@@ -34,13 +34,14 @@ impl Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost;
 
-/// See the module's text.
+/// See the module's text. First what each write looks at, also when none is kept.
 #[derive(Default)]
+#[repr(C)]
 pub struct Log {
-    segments: VecDeque<Segment>,
     last: u64,
-    bytes: usize,
     bytes_max: usize,
+    bytes: usize,
+    segments: VecDeque<Segment>,
     /// Records from this number on are kept whatever the bound; 0: none are.
     held_from: u64,
 }

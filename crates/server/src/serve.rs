@@ -1,15 +1,14 @@
 //! From settings to a running server, and back to an exit code.
 
+use crate::io::Driver;
 use crate::io::epoll::Epoll;
 use crate::io::uring::{self, Uring};
-use crate::io::{Driver, Waker};
 use crate::listen::{self, Listener};
 use crate::worker::{Inbox, Worker};
 use hypercache_commands::Shared;
 use hypercache_commands::config::Config;
 use hypercache_commands::shared::Mailbox;
 use hypercache_commands::{acl, exposure};
-use parking_lot::Mutex;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -31,12 +30,12 @@ pub fn serve(config: Config) -> Result<(), String> {
     let listeners = listen::open_all(&shared.config)?;
     // One more than workers: the standby's.
     let inboxes = (0..=workers)
-        .map(|_| Ok(Inbox { sockets: Mutex::default(), waker: Waker::new()? }))
+        .map(|_| Inbox::new())
         .collect::<std::io::Result<Vec<_>>>()
         .map_err(|error| format!("cannot create the event loops: {error}"))?;
     let inboxes = Arc::new(inboxes);
     let mailboxes = inboxes.iter().map(|inbox| {
-        let waker = inbox.waker.clone();
+        let waker = inbox.waker().clone();
         Mailbox::new(Box::new(move || waker.wake()))
     });
     assert!(shared.mailboxes.set(mailboxes.collect()).is_ok(), "mailboxes are set once");
@@ -107,7 +106,7 @@ fn start_workers(
         let (shared, inboxes) = (Arc::clone(shared), Arc::clone(inboxes));
         let (ready, started) = mpsc::channel();
         let body = move || {
-            let waker = inboxes[id].waker.clone();
+            let waker = inboxes[id].waker().clone();
             match backend {
                 Backend::Uring => {
                     let driver = Uring::new(waker);

@@ -63,7 +63,7 @@ impl Watch {
                 look_at(&shared, &client);
             }
         }
-        let mut waiting = std::mem::take(&mut *self.inboxes[worker].sockets.lock());
+        let mut waiting = self.inboxes[worker].take();
         // The first worker is the one that accepts.
         if worker == 0 {
             self.accept(&mut waiting);
@@ -83,22 +83,21 @@ impl Watch {
         }
     }
 
-    fn hand_on(&self, shared: &Arc<Shared>, mut sockets: Vec<(OwnedFd, bool)>) {
+    fn hand_on(&self, shared: &Arc<Shared>, sockets: Vec<(OwnedFd, bool)>) {
         let id = shared.workers();
         if !shared.has_standby.load(Acquire) && !self.start(shared, id) {
             // Without a thread nobody serves them: they are closed.
             return;
         }
         let inbox = &self.inboxes[id];
-        inbox.sockets.lock().append(&mut sockets);
-        inbox.waker.wake();
+        sockets.into_iter().for_each(|(fd, is_unix)| inbox.push(fd, is_unix));
     }
 
     /// Starts the standby; says whether it could. It ends with the process.
     fn start(&self, shared: &Arc<Shared>, id: usize) -> bool {
         let (shared_, inboxes) = (Arc::clone(shared), Arc::clone(&self.inboxes));
         let body = move || {
-            let Ok(driver) = Epoll::new(inboxes[id].waker.clone()) else { return };
+            let Ok(driver) = Epoll::new(inboxes[id].waker().clone()) else { return };
             if let Err(error) = Worker::new(shared_, driver, inboxes, id).run() {
                 tracing::error!("the standby event loop failed: {error}");
             }

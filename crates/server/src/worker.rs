@@ -9,8 +9,10 @@ mod accept;
 mod memcached;
 mod upkeep;
 
+pub(crate) use accept::Inbox;
+
 use crate::connection::{Connections, Partial, SOFT_PER_SECOND};
-use crate::io::{Chunk, Driver, Event, Token, Waker, trim};
+use crate::io::{Chunk, Driver, Event, Token, trim};
 use hypercache_commands::Shared;
 use hypercache_commands::client::ClientFlags;
 use hypercache_commands::clients::is_paused;
@@ -22,8 +24,6 @@ use hypercache_protocol::memcached::Refusal;
 use hypercache_protocol::parse::{Args, Limits, Parser, ProtocolError, Range, Step};
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::clock;
-use parking_lot::Mutex;
-use rustix::fd::OwnedFd;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,13 +45,6 @@ const POOL_MAX: usize = 256;
 const TURN_OUTPUT_MAX: usize = 1024 * 1024;
 /// How long a stopping worker waits for clients to take their last replies, in ms.
 const LINGER_MS: u64 = 1000;
-
-/// New connections on their way to a worker: the acceptor's side of it.
-#[derive(Debug)]
-pub(crate) struct Inbox {
-    pub(crate) sockets: Mutex<Vec<(OwnedFd, bool)>>,
-    pub(crate) waker: Waker,
-}
 
 /// Where the bytes of a connection's requests are during a turn.
 enum Source {
@@ -392,7 +385,7 @@ impl<D: Driver> Worker<D> {
         self.timer.begin(&self.shared);
         while next < feeds.len() {
             self.fill_window(&mut feeds, &mut next, &mut window);
-            self.prefetch(&mut window);
+            Self::prefetch(&mut window);
             let mut start = 0;
             for &(feed, end) in &window.runs {
                 let run = &window.parsed[start..end];
@@ -477,7 +470,6 @@ impl<D: Driver> Worker<D> {
             let (entry, located) = look_up(&self.shared, &mut self.recent, args, db);
             parsed.entry = entry;
             if let Some(at) = located {
-                self.shared.keyspace.prefetch_partition(&at);
                 parsed.key = window.keys.len() as u32;
                 parsed.plain = entry.filter(|entry| entry.is_plain_with(args.len()));
                 window.keys.push(at);
@@ -492,13 +484,11 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Takes all keys of a window towards the cache together, step by step.
-    fn prefetch(&self, window: &mut Window) {
+    fn prefetch(window: &mut Window) {
         if window.parsed.len() < PREFETCH_MIN {
             return;
         }
         let keys = &mut window.keys;
-        let keyspace = &self.shared.keyspace;
-        keys.iter_mut().for_each(|at| keyspace.begin_hint(at));
         keys.iter_mut().for_each(|at| at.hint.find_block(at.hash));
         keys.iter_mut().for_each(|at| at.hint.find_bucket());
         let found =

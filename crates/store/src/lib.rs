@@ -18,7 +18,7 @@ pub use found::{Due, EntryRef, Live, Removed, Use, Was};
 pub use mark::Mark;
 pub use mem::class_size;
 pub use mem::entry::{Blob, INLINE_MAX};
-pub use table::{Core, CoreCell, Hint, prefetch_ends_to_write, prefetch_value};
+pub use table::{Core, CoreCell, Hint, prefetch_to_write};
 
 /// Starts the thread that makes memory for tables ready ahead of its use. Without this call the first
 /// table that needs it does, which takes as long as to start a thread takes.

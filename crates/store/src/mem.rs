@@ -9,6 +9,7 @@
 //!   buckets without the partition's lock to prefetch entries: the worst a stale look can do is
 //!   prefetch a useless line.
 
+mod ahead;
 pub(crate) mod entry;
 pub(crate) mod pool;
 pub(crate) mod region;

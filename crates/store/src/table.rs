@@ -32,7 +32,7 @@
 
 mod hint;
 
-pub use hint::{Hint, prefetch_ends_to_write, prefetch_value};
+pub use hint::{Hint, prefetch_to_write};
 
 use crate::db::Key;
 use crate::growth;
@@ -222,6 +222,12 @@ fn bucket_at(block: &AtomicPtr<Bucket>, offset: usize) -> Option<&'static Bucket
 pub struct CoreCell(AtomicPtr<Core>);
 
 impl CoreCell {
+    /// A slot for none.
+    #[must_use]
+    pub const fn new() -> Self {
+        CoreCell(AtomicPtr::new(std::ptr::null_mut()))
+    }
+
     /// Stores the core of another table, or none.
     pub fn set(&self, core: Option<&'static Core>) {
         let pointer = core.map_or(std::ptr::null_mut(), |c| std::ptr::from_ref(c).cast_mut());

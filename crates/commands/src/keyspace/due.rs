@@ -8,8 +8,7 @@ impl Shard {
     /// looked at (fewer than `max`: nothing more is due, see [`Db::expire_due`]) and how many keys went.
     pub fn expire_due(&mut self, now_ms: u64, max: usize) -> (usize, usize) {
         let (mut looked, mut gone) = (0, 0);
-        self.is_changed = true;
-        let Shard { dbs, history, due_within, hasher, .. } = self;
+        let Shard { dbs, history, due_within, hasher, is_changed, .. } = self;
         for (i, db) in dbs.iter_mut() {
             looked += db.expire_due(now_ms, max.saturating_sub(looked), &mut |due| match due {
                 Due::Key(removed) => {
@@ -31,6 +30,7 @@ impl Shard {
                 due_within.pop();
             }
         }
+        *is_changed |= looked > 0;
         (looked, gone)
     }
 }

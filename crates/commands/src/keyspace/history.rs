@@ -67,9 +67,13 @@ impl News {
     }
 }
 
-/// What is told of every write of a partition: its log, and those who observe its keys.
+/// What is told of every write of a partition: its log, and those who observe its keys. First what a
+/// write looks at of which nobody reads.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct History {
+    /// Whether there are observers or tracked keys, or news that were not taken.
+    is_observed: bool,
     /// The partition's log of effects.
     pub log: Log,
     /// Number of the last record that became a notification.
@@ -80,8 +84,6 @@ pub struct History {
     /// Keys that clients keep copies of, if there are any.
     tracked: Option<Box<Tracked>>,
     ready: Vec<Ready>,
-    /// Whether there are observers or tracked keys, or news that were not taken.
-    is_observed: bool,
 }
 
 impl History {

@@ -51,7 +51,7 @@ impl Keys<'_> {
     pub fn read_item(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {
         let (db, now_ms, seconds) = (self.db, self.now_ms, self.now_s);
         let (shard, key) = self.shard_of(key);
-        only_item(shard.live_as(db, |table| table.read_item(key, now_ms, seconds)))
+        only_item(shard.live_item(db, key, now_ms, seconds))
     }
 
     /// Stores an item, whatever the key held. As with [`Keys::set`], one whose time is past counts

@@ -2,15 +2,49 @@
 
 use super::Worker;
 use crate::connection::Connection;
-use crate::io::Driver;
+use crate::io::{Driver, Waker};
 use crate::listen::tune;
 use hypercache_commands::Session;
 use hypercache_commands::client::{Address, Client, ClientFlags};
+use hypercache_stdx::mailbox::Mailbox;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::net::SocketAddrAny;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// New connections on their way to a worker: the acceptor's side of it. On a line of the cache of its
+/// own, for its worker looks at it each turn.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Inbox {
+    sockets: Mailbox<(OwnedFd, bool)>,
+    waker: Waker,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Inbox { sockets: Mailbox::new(), waker: Waker::new()? })
+    }
+
+    /// What ends the wait of its worker.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Hands a socket over, and says whether it is a Unix socket.
+    pub(crate) fn push(&self, fd: OwnedFd, is_unix: bool) {
+        if self.sockets.push((fd, is_unix)) {
+            self.waker.wake();
+        }
+    }
+
+    /// Takes all that is there.
+    #[inline]
+    pub(crate) fn take(&self) -> Vec<(OwnedFd, bool)> {
+        self.sockets.take()
+    }
+}
 
 impl<D: Driver> Worker<D> {
     /// Gives a new connection to the next worker in turn.
@@ -24,17 +58,11 @@ impl<D: Driver> Worker<D> {
         if target == self.commands.id {
             return self.connect(fd, is_unix);
         }
-        let inbox = &self.inboxes[target];
-        inbox.sockets.lock().push((fd, is_unix));
-        inbox.waker.wake();
+        self.inboxes[target].push(fd, is_unix);
     }
 
     pub(super) fn take_inbox(&mut self) {
-        if self.shared.workers() == 1 && self.commands.id == 0 {
-            return;
-        }
-        let sockets = std::mem::take(&mut *self.inboxes[self.commands.id].sockets.lock());
-        for (fd, is_unix) in sockets {
+        for (fd, is_unix) in self.inboxes[self.commands.id].take() {
             self.connect(fd, is_unix);
         }
     }

@@ -112,7 +112,6 @@ impl<D: Driver> Worker<D> {
                 window.owned.push(std::mem::take(&mut feed.reader.parser.owned));
             }
             if let Some(at) = locate(&self.shared.keyspace, window.args(&parsed, bytes)) {
-                self.shared.keyspace.prefetch_partition(&at);
                 parsed.key = window.keys.len() as u32;
                 window.keys.push(at);
             }

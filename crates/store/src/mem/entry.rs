@@ -24,7 +24,7 @@
 //! table that links to it. The table and [`crate::Db`] hand out references bound to their own
 //! borrow only, and an entry is destroyed only by the drop of an `OwnedEntry`.
 
-use super::class_size;
+use super::{ahead, class_size};
 use crate::mark::{self, Mark};
 use crate::types::{Kind, Object};
 use std::alloc::Layout;
@@ -94,6 +94,7 @@ impl EntryPtr {
         // SAFETY: the layout has a non-zero size.
         let raw = unsafe { std::alloc::alloc(layout) };
         let Some(base) = NonNull::new(raw) else { std::alloc::handle_alloc_error(layout) };
+        ahead::note(raw.addr());
         let this = EntryPtr(base);
         let mut header = [0u8; HEADER];
         header[4..6].copy_from_slice(&(shape.value_len as u16).to_ne_bytes());

@@ -12,8 +12,9 @@
 //! Measured while 20 M keys were inserted: of 6.3 M growth steps the longest took 12.8 ms before and
 //! 0.15 ms after; see `docs/design/002-growth-steps.md`. What it costs is up to 2 MiB that are resident
 //! before they are used. It does not help a table of more than 1.5 M keys in one partition, whose blocks
-//! are mappings of their own ([`map`]).
+//! are mappings of their own ([`map`]). The same thread looks after memory for entries ([`ahead`]).
 
+use super::ahead;
 use super::pool::Bucket;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -132,6 +133,7 @@ fn touch_regions() {
             touch(region);
             READY.store(region, Ordering::Release);
         }
+        ahead::populate_asked();
         thread::park();
     }
 }

@@ -121,23 +121,15 @@ fn prefetch_tagged(bucket: &Bucket, hash: u64) -> Option<u32> {
     None
 }
 
-/// Brings the cache line of a value towards the cache.
 #[inline]
-pub fn prefetch_value<T>(value: &T) {
+fn prefetch_value<T>(value: &T) {
     prefetch(std::ptr::from_ref(value).cast());
 }
 
-/// Brings the first and the last cache line of a value towards the cache, to be written to: of a
-/// mutex, what it guards begins on the first and the lock itself is on the last.
+/// Brings a line of memory towards the cache, to be written to: away from other cores, which may have
+/// it. Whatever the address, nothing else comes of it.
 #[inline]
-pub fn prefetch_ends_to_write<T>(value: &T) {
-    let first = std::ptr::from_ref(value).cast::<u8>();
-    prefetch_to_write(first);
-    prefetch_to_write(first.wrapping_add(size_of::<T>() - 1));
-}
-
-#[inline]
-fn prefetch_to_write(line: *const u8) {
+pub fn prefetch_to_write(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
