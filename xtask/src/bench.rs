@@ -6,11 +6,11 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-const OURS: u16 = 17001;
-const PEER: u16 = 17002;
+pub(crate) const OURS: u16 = 17001;
+pub(crate) const PEER: u16 = 17002;
 
 /// A server that ends with this value.
-struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -21,8 +21,11 @@ impl Drop for Server {
 }
 
 /// Starts a server pinned to one core and waits until it answers.
-fn start(core: u32, program: &str, args: &[&str], port: u16) -> Result<Server> {
+pub(crate) fn start(core: u32, program: &str, args: &[&str], port: u16) -> Result<Server> {
     let mut command = Command::new("taskset");
+    if let (Ok(library), false) = (std::env::var("PEER_PRELOAD"), port == OURS) {
+        command.env("LD_PRELOAD", library);
+    }
     command.args(["-c", &core.to_string(), program]).args(args);
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     let server = Server(child);
@@ -35,23 +38,30 @@ fn start(core: u32, program: &str, args: &[&str], port: u16) -> Result<Server> {
     bail!("{program} does not answer on port {port}")
 }
 
+/// The peers: those that VALKEY_SERVER and REDIS_SERVER name, or else those that are installed. With
+/// PEER_PRELOAD they run with another library, as an allocator that they were built without.
+pub(crate) fn peers() -> Result<Vec<String>> {
+    let named =
+        ["VALKEY_SERVER", "REDIS_SERVER"].iter().filter_map(|name| std::env::var(name).ok());
+    let mut peers: Vec<String> = named.collect();
+    if peers.is_empty() {
+        peers = ["valkey-server", "redis-server"].map(str::to_owned).into();
+    }
+    peers.retain(|program| works(program, &["--version"]));
+    if peers.is_empty() {
+        bail!("no peer found: install valkey-server or redis-server, or set VALKEY_SERVER");
+    }
+    Ok(peers)
+}
+
 /// Measures GET and SET at three pipeline depths against each peer found. `options` go to
 /// `hypercache bench`.
 pub(crate) fn bench(options: &[&str]) -> Result<()> {
     cargo(&["build", "--release", "--package", "hypercache"])?;
     let ours = "target/release/hypercache";
-    let peers: Vec<String> = ["VALKEY_SERVER", "REDIS_SERVER"]
-        .iter()
-        .filter_map(|name| std::env::var(name).ok())
-        .chain(["valkey-server", "redis-server"].map(str::to_owned))
-        .filter(|program| works(program, &["--version"]))
-        .collect();
-    if peers.is_empty() {
-        bail!("no peer found: install valkey-server or redis-server, or set VALKEY_SERVER");
-    }
     let port = OURS.to_string();
     let _ours = start(0, ours, &["--port", &port, "--threads", "1"], OURS)?;
-    for peer in peers {
+    for peer in peers()? {
         println!("\n== against {peer}");
         let port = PEER.to_string();
         let _peer = start(0, &peer, &["--port", &port, "--save", ""], PEER)?;

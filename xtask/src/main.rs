@@ -10,6 +10,7 @@ mod instructions;
 mod process;
 mod tidy;
 mod tools;
+mod types;
 mod verify;
 
 use anyhow::{Result, bail};
@@ -27,6 +28,7 @@ Usage: cargo xtask TASK
   sanitize  the store's and the event loops' tests under AddressSanitizer, and loom's
   fuzz      TARGET SECONDS: look for inputs that break a target of fuzz/
   bench     measure the release build beside the peers that are installed
+  bench types  [WORD ..]: the same of commands on collections and of scripts, or of some
   instructions  [epoll|uring]: count those of a GET and a SET with valgrind
 ";
 
@@ -52,6 +54,7 @@ fn run(words: &[&str]) -> Result<()> {
         }
         ["sanitize"] => sanitize(),
         ["fuzz", target, seconds] => fuzz::fuzz(target, seconds),
+        ["bench", "types", words @ ..] => types::bench(words),
         ["bench", options @ ..] => bench::bench(options),
         ["instructions", back_ends @ ..] => instructions::instructions(back_ends),
         [] | ["help" | "--help" | "-h"] => {

@@ -16,6 +16,7 @@ Examples:
   hypercache bench --workload mix:9:1 --distribution zipf --keys 1000000 --value-size 100-2000
   hypercache bench --workload set --rate 20000 --seconds 30
   hypercache bench --workload custom 'HSET __key__ field __value__' --pipeline 16
+  hypercache bench --workload custom 'LPUSH __key__ __value__' 'LPOP __key__' --keys 1000
   hypercache bench -p 7001 --against 127.0.0.1:7002 --rounds 20 --window-ms 500 --json
 
 Without --rate every client sends its next batch when the last one is answered. With --rate the
@@ -49,9 +50,9 @@ pub(crate) struct Options {
     #[arg(short = 'n', long = "db", value_name = "DB")]
     database: Option<u32>,
 
-    /// What to send: get, set, mix, mix:9:1 (reads to writes), incr, ping, or custom 'COMMAND'
-    /// in which __key__ and __value__ are replaced
-    #[arg(long, value_name = "KIND", num_args = 1..=2, default_value = "get")]
+    /// What to send: get, set, mix, mix:9:1 (reads to writes), incr, ping, or custom 'COMMAND' ...
+    /// in which __key__, __value__ and __member__ (a number at random) are replaced
+    #[arg(long, value_name = "KIND", num_args = 1..=9, default_value = "get")]
     workload: Vec<String>,
     /// Connections in all
     #[arg(short, long, value_name = "N", default_value_t = 50)]
@@ -83,6 +84,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     keys: u64,
+    /// Number of different members
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    members: u64,
     /// What keys begin with [default: "key:", or "counter:" for incr]
     #[arg(long, value_name = "TEXT")]
     key_prefix: Option<String>,
@@ -186,7 +191,7 @@ impl Options {
         u32::try_from(prefix.len()).context("The key prefix is too long")?;
         Ok(Recipe::new(
             workload,
-            self.keys,
+            (self.keys, self.members),
             prefix,
             self.distribution.clone(),
             self.value_size,
@@ -235,7 +240,7 @@ mod tests {
     fn custom_takes_a_second_word() {
         let words = ["bench", "--workload", "custom", "SET __key__ 1", "--keys", "5"];
         let options = Options::try_parse_from(words).unwrap();
-        assert!(matches!(options.validate(), Ok(Workload::Custom(words)) if words.len() == 3));
+        assert!(matches!(options.validate(), Ok(Workload::Custom(words)) if words[0].len() == 3));
         assert_eq!(options.keys, 5);
     }
 

@@ -14,6 +14,9 @@ const KEY_WORD: &str = "__key__";
 /// The word in a custom command that stands for a value.
 const VALUE_WORD: &str = "__value__";
 
+/// The word in a custom command that stands for a number at random, another at each place.
+const MEMBER_WORD: &str = "__member__";
+
 /// The sizes of values, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ValueSize {
@@ -36,19 +39,32 @@ impl std::str::FromStr for ValueSize {
     }
 }
 
-/// How keys are written: a prefix and a number with leading zeros.
+/// How keys are written: a prefix and a number with leading zeros; and how many members there are,
+/// which are numbers without a prefix.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyFormat {
     pub(crate) prefix: String,
     pub(crate) digits: usize,
+    pub(crate) members: u64,
 }
 
 impl KeyFormat {
     /// The format in which all of `keys` keys have the same length.
     pub(crate) fn new(prefix: &str, keys: u64) -> KeyFormat {
-        let digits = keys.saturating_sub(1).to_string().len();
-        KeyFormat { prefix: prefix.to_owned(), digits }
+        KeyFormat { prefix: prefix.to_owned(), digits: digits_below(keys), members: 1 }
     }
+}
+
+/// Digits of the largest number below `end`.
+fn digits_below(end: u64) -> usize {
+    end.saturating_sub(1).to_string().len()
+}
+
+/// Where in a request a number belongs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    at: usize,
+    is_member: bool,
 }
 
 /// A part of an argument.
@@ -57,6 +73,7 @@ enum Part {
     Text(Vec<u8>),
     Key,
     Value,
+    Member,
 }
 
 /// A request with places for keys and values.
@@ -65,11 +82,11 @@ pub(crate) struct Template {
     arguments: Vec<Vec<Part>>,
     key: KeyFormat,
     /// The bytes of the request and the places of the digits, if its length never varies.
-    prebuilt: Option<(Vec<u8>, Vec<usize>)>,
+    prebuilt: Option<(Vec<u8>, Vec<Place>)>,
 }
 
 impl Template {
-    /// A template of `command`, in which `__key__` and `__value__` are places.
+    /// A template of `command`, in which `__key__`, `__value__` and `__member__` are places.
     pub(crate) fn new(
         command: &[&str],
         key: &KeyFormat,
@@ -89,8 +106,9 @@ impl Template {
     }
 
     /// Appends the request with zeros for digits, and notes where in `out` the digits are.
-    fn build(&self, value: &[u8], out: &mut Vec<u8>, places: &mut Vec<usize>) {
+    fn build(&self, value: &[u8], out: &mut Vec<u8>, places: &mut Vec<Place>) {
         let key_len = self.key.prefix.len() + self.key.digits;
+        let member_len = digits_below(self.key.members);
         // Writing to a vector cannot fail.
         let _ = write!(out, "*{}\r\n", self.arguments.len());
         for parts in &self.arguments {
@@ -98,6 +116,7 @@ impl Template {
                 Part::Text(text) => text.len(),
                 Part::Key => key_len,
                 Part::Value => value.len(),
+                Part::Member => member_len,
             });
             let _ = write!(out, "${}\r\n", lengths.sum::<usize>());
             for part in parts {
@@ -106,8 +125,12 @@ impl Template {
                     Part::Value => out.extend_from_slice(value),
                     Part::Key => {
                         out.extend_from_slice(self.key.prefix.as_bytes());
-                        places.push(out.len());
+                        places.push(Place { at: out.len(), is_member: false });
                         out.resize(out.len() + self.key.digits, b'0');
+                    }
+                    Part::Member => {
+                        places.push(Place { at: out.len(), is_member: true });
+                        out.resize(out.len() + member_len, b'0');
                     }
                 }
             }
@@ -121,7 +144,8 @@ fn split_parts(argument: &str) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut rest = argument;
     loop {
-        let found = [(KEY_WORD, Part::Key), (VALUE_WORD, Part::Value)]
+        let words = [(KEY_WORD, Part::Key), (VALUE_WORD, Part::Value), (MEMBER_WORD, Part::Member)];
+        let found = words
             .into_iter()
             .filter_map(|(word, part)| Some((rest.find(word)?, word, part)))
             .min_by_key(|(at, ..)| *at);
@@ -154,7 +178,7 @@ pub(crate) struct RequestSource {
     /// Bytes that values are taken from.
     pub(crate) filler: Arc<[u8]>,
     /// Scratch space for the places of digits.
-    pub(crate) places: Vec<usize>,
+    pub(crate) places: Vec<Place>,
 }
 
 impl RequestSource {
@@ -172,7 +196,7 @@ impl RequestSource {
                 let size = min + self.random.below((max - min + 1) as u64) as usize;
                 self.places.clear();
                 template.build(&self.filler[..size], out, &mut self.places);
-                self.places.iter_mut().for_each(|place| *place -= start);
+                self.places.iter_mut().for_each(|place| place.at -= start);
                 &self.places
             }
         };
@@ -181,7 +205,13 @@ impl RequestSource {
         }
         let key = self.keys.next(&mut self.random);
         for place in places {
-            write_digits(key, &mut out[start + place..][..template.key.digits]);
+            let out = &mut out[start + place.at..];
+            if place.is_member {
+                let members = template.key.members;
+                write_digits(self.random.below(members), &mut out[..digits_below(members)]);
+            } else {
+                write_digits(key, &mut out[..template.key.digits]);
+            }
         }
     }
 }
@@ -264,6 +294,23 @@ mod tests {
         assert!(lengths.iter().max() > lengths.iter().min());
         assert!(requests[3][1].starts_with(b"akey:3b"));
         assert_eq!(requests[3][2], b"key:3");
+    }
+
+    #[test]
+    fn members_are_numbers_at_random() {
+        let size = ValueSize { min: 1, max: 1 };
+        let mut source = source(&["ZADD", "__key__", "__member__", "m__member__"], size, 10);
+        let key = KeyFormat { members: 100, ..KeyFormat::new("key:", 10) };
+        let command = ["ZADD", "__key__", "__member__", "m__member__"];
+        source.templates = vec![(Template::new(&command, &key, size, b"v"), 1)];
+        let mut out = Vec::new();
+        (0..300).for_each(|_| source.append(&mut out));
+        let requests = arguments(&out);
+        assert_eq!(requests[3][1], b"key:3");
+        assert!(requests.iter().all(|it| it[2].len() == 2 && it[3].len() == 3));
+        assert!(requests.iter().any(|it| it[2][..] != it[3][1..]), "each place has its own");
+        let different: std::collections::HashSet<_> = requests.iter().map(|it| &it[2]).collect();
+        assert!((80..=100).contains(&different.len()), "{}", different.len());
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub(crate) enum Workload {
     },
     Incr,
     Ping,
-    /// A command with `__key__` and `__value__` in it.
-    Custom(Vec<String>),
+    /// Commands with `__key__`, `__value__` and `__member__` in them, each used as often as the others.
+    Custom(Vec<Vec<String>>),
 }
 
 impl Workload {
@@ -31,8 +31,11 @@ impl Workload {
             ["set"] => Ok(Workload::Set),
             ["incr"] => Ok(Workload::Incr),
             ["ping"] => Ok(Workload::Ping),
-            ["custom", command] => parse_custom(command),
             ["custom"] => Err("write the command in quotes after 'custom'".into()),
+            ["custom", commands @ ..] => {
+                let commands = commands.iter().map(|command| parse_custom(command));
+                commands.collect::<Result<_, _>>().map(Workload::Custom)
+            }
             ["mix"] => Ok(Workload::Mix { reads: 9, writes: 1 }),
             [mix] if mix.starts_with("mix:") => parse_mix(&mix[4..]),
             _ => Err("write get, set, mix, mix:9:1, incr, ping, or custom 'COMMAND ...'".into()),
@@ -58,12 +61,15 @@ impl Workload {
             Workload::Mix { reads, writes } => format!("mix:{reads}:{writes}"),
             Workload::Incr => "incr".into(),
             Workload::Ping => "ping".into(),
-            Workload::Custom(words) => format!("custom {}", words.join(" ")),
+            Workload::Custom(commands) => {
+                let commands: Vec<String> = commands.iter().map(|words| words.join(" ")).collect();
+                format!("custom {}", commands.join(", "))
+            }
         }
     }
 
     /// The commands, and how often each is used in proportion to the others.
-    fn commands(&self) -> Vec<(Vec<&str>, u64)> {
+    fn commands<'w>(&'w self) -> Vec<(Vec<&'w str>, u64)> {
         let get = vec!["GET", "__key__"];
         let set = vec!["SET", "__key__", "__value__"];
         match self {
@@ -72,7 +78,10 @@ impl Workload {
             Workload::Mix { reads, writes } => vec![(get, *reads), (set, *writes)],
             Workload::Incr => vec![(vec!["INCR", "__key__"], 1)],
             Workload::Ping => vec![(vec!["PING"], 1)],
-            Workload::Custom(words) => vec![(words.iter().map(String::as_str).collect(), 1)],
+            Workload::Custom(commands) => {
+                let words = |words: &'w Vec<String>| words.iter().map(String::as_str).collect();
+                commands.iter().map(|command| (words(command), 1)).collect()
+            }
         }
     }
 }
@@ -91,12 +100,12 @@ fn parse_mix(ratio: &str) -> Result<Workload, String> {
     }
 }
 
-fn parse_custom(command: &str) -> Result<Workload, String> {
+fn parse_custom(command: &str) -> Result<Vec<String>, String> {
     let words = split_arguments(command.as_bytes()).map_err(|_| "the quotes do not match")?;
     let words: Option<Vec<String>> =
         words.into_iter().map(|word| String::from_utf8(word).ok()).collect();
     match words {
-        Some(words) if !words.is_empty() => Ok(Workload::Custom(words)),
+        Some(words) if !words.is_empty() => Ok(words),
         _ => Err("the custom command is empty or not UTF-8".into()),
     }
 }
@@ -106,6 +115,8 @@ fn parse_custom(command: &str) -> Result<Workload, String> {
 pub(crate) struct Recipe {
     pub(crate) workload: Workload,
     pub(crate) keys: u64,
+    /// How many different numbers stand for `__member__`.
+    pub(crate) members: u64,
     pub(crate) prefix: String,
     pub(crate) distribution: Distribution,
     pub(crate) value_size: ValueSize,
@@ -117,14 +128,14 @@ impl Recipe {
     /// A recipe whose values are made from `seed` as well.
     pub(crate) fn new(
         workload: Workload,
-        keys: u64,
+        (keys, members): (u64, u64),
         prefix: String,
         distribution: Distribution,
         value_size: ValueSize,
         seed: u64,
     ) -> Recipe {
         let filler = filler(value_size.max, &mut Random::new(seed));
-        Recipe { workload, keys, prefix, distribution, value_size, seed, filler }
+        Recipe { workload, keys, members, prefix, distribution, value_size, seed, filler }
     }
 
     /// The requests of the run, different for every `thread`.
@@ -140,6 +151,7 @@ impl Recipe {
 
     fn build(&self, workload: &Workload, keys: KeyChooser, stream: u64) -> RequestSource {
         let format = KeyFormat::new(&self.prefix, self.keys);
+        let format = KeyFormat { members: self.members, ..format };
         let templates = workload.commands().into_iter().map(|(command, weight)| {
             (Template::new(&command, &format, self.value_size, &self.filler), weight)
         });
@@ -170,6 +182,11 @@ mod tests {
         assert_eq!(parse(&["mix:1:3"]), Ok(Workload::Mix { reads: 1, writes: 3 }));
         let custom = parse(&["custom", "SET 'a b' __value__"]).unwrap();
         assert_eq!(custom.name(), "custom SET a b __value__");
+        let custom = parse(&["custom", "LPUSH l 1", "LPOP l"]).unwrap();
+        assert_eq!(
+            (custom.name(), custom.commands().len()),
+            ("custom LPUSH l 1, LPOP l".into(), 2)
+        );
         for bad in [
             &["x"][..],
             &["get", "y"],
@@ -189,7 +206,7 @@ mod tests {
             let workload = Workload::Mix { reads: 1, writes: 1 };
             let size = ValueSize { min: 1, max: 50 };
             let zipf = Distribution::Zipf { theta: 0.99 };
-            let recipe = Recipe::new(workload, 1000, "k".into(), zipf, size, seed);
+            let recipe = Recipe::new(workload, (1000, 1), "k".into(), zipf, size, seed);
             let mut source = recipe.source(thread);
             let mut out = Vec::new();
             (0..100).for_each(|_| source.append(&mut out));
