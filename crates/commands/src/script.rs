@@ -205,12 +205,17 @@ fn evalsha_ro(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 
 fn eval_text(cx: &mut Cx<'_>, args: Args<'_>, is_readonly: bool) -> Outcome {
     let keys = key_count(args, ReplyError::NotAnInteger)?;
-    let digest = sha1::digest(args.get(1));
     with_vm(cx, |cx, vm| {
+        let text = args.get(1);
+        let remembered = vm.digest_of(text);
+        let digest = remembered.unwrap_or_else(|| sha1::digest(text));
         let script = match known(cx, vm, &digest) {
             Some(script) => script,
-            None => take(cx, vm, digest, args.get(1), false).map_err(|text| fail(cx, &text))?,
+            None => take(cx, vm, digest, text, false).map_err(|text| fail(cx, &text))?,
         };
+        if remembered.is_none() {
+            vm.remember(&script);
+        }
         run(cx, vm, &script, args, keys, is_readonly)
     })?
 }

@@ -273,6 +273,12 @@ pub trait Vm: Debug {
     /// What is wrong with the text.
     fn compile(&mut self, cx: &Cx<'_>, script: &Script) -> Result<(), Vec<u8>>;
 
+    /// The digest of a text, if it is known without being computed.
+    fn digest_of(&self, text: &[u8]) -> Option<Digest>;
+
+    /// Remembers the text of a script, for [`Self::digest_of`].
+    fn remember(&mut self, script: &Arc<Script>);
+
     /// The script of that digest, if it was compiled here and is still cached.
     fn compiled(&mut self, cx: &Cx<'_>, digest: &Digest) -> Option<Arc<Script>>;
 

@@ -3,7 +3,7 @@
 use crate::numbers::{self, truncated};
 use hypercache_protocol::parse::OwnedArgs;
 use hypercache_protocol::reply::{Output, Reply, Version};
-use mlua::{Lua, MultiValue, Result, Table, Value};
+use mlua::{Either, IntoLua, Lua, MultiValue, Result, Table, Value};
 
 /// Whole numbers below this have no exponent.
 const PLAIN_MAX: u64 = 100_000_000_000_000_000;
@@ -28,6 +28,15 @@ pub(crate) fn read_args(values: &MultiValue, args: &mut OwnedArgs) -> Option<()>
         }
     }
     Some(())
+}
+
+/// A string on its way to Lua. Text is copied to where it belongs at once, other bytes become a value
+/// first.
+pub(crate) fn text(bytes: &[u8]) -> impl IntoLua {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Either::Left(text),
+        Err(_) => Either::Right(mlua::String::wrap(bytes)),
+    }
 }
 
 /// A table with the text of an error.

@@ -13,7 +13,9 @@ mod msgpack;
 mod native;
 mod numbers;
 mod pack;
+mod straight;
 pub mod testing;
+mod texts;
 mod vm;
 
 use hypercache_commands::Shared;

@@ -7,6 +7,8 @@
 
 use crate::bridge;
 use crate::native;
+use crate::straight;
+use crate::texts::{ByDigest, Texts};
 use hypercache_commands::client::{Address, Client};
 use hypercache_commands::function::Library;
 use hypercache_commands::scripts::{Call, Registered, Script, ScriptFlags, Vm};
@@ -17,7 +19,8 @@ use hypercache_protocol::reply::{Output, Version};
 use hypercache_stdx::clock;
 use hypercache_stdx::sha1::{self, Digest};
 use mlua::{
-    ChunkMode, Compiler, Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState,
+    ChunkMode, Compiler, Either, Function, IntoLua, Lua, LuaOptions, MultiValue, StdLib, Table,
+    Value, Variadic, VmState,
 };
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -97,16 +100,120 @@ impl Guard {
 
 const KILLED: &str = "Script killed by user with SCRIPT KILL...";
 
+/// A script that is ready to run.
+struct Compiled {
+    script: Arc<Script>,
+    function: Function,
+    /// See [`straight`].
+    is_straight: bool,
+}
+
+/// What runs.
+#[derive(Clone, Copy)]
+enum What<'a> {
+    Script(&'a Digest),
+    Function(&'a [u8]),
+}
+
+impl What<'_> {
+    /// The name that errors show.
+    fn name(self) -> Vec<u8> {
+        match self {
+            What::Script(digest) => sha1::to_hex(digest).to_vec(),
+            What::Function(name) => name.to_vec(),
+        }
+    }
+}
+
+/// The ways into a script.
+struct Entries {
+    run: Function,
+    run_few: Function,
+}
+
+/// Keys and arguments that are given one by one.
+const FEW: usize = 16;
+
+impl Entries {
+    /// Calls a script with its bridge to the commands and its keys and arguments.
+    fn enter(
+        &self,
+        lua: &Lua,
+        memory_max: usize,
+        (bridge, f): (Function, &Function),
+        call: &Call<'_>,
+    ) -> mlua::Result<(bool, Value)> {
+        let texts = || call.args.iter_from(3);
+        let bytes_max = texts().map(|text| text.len() + VALUE_BYTES).sum();
+        let has_room = lua.used_memory().saturating_add(bytes_max) <= memory_max;
+        let count = call.args.len() - 3;
+        if count <= FEW && has_room {
+            lua.set_memory_limit(0)?;
+            let texts = texts().map(|text| Either::Left(bridge::text(text)));
+            let all = texts.chain([Either::Right(Limit(memory_max))]);
+            let result = self.run_few.call((bridge, f, call.keys, all.collect::<Variadic<_>>()));
+            // If it did not come to that.
+            lua.set_memory_limit(memory_max)?;
+            return result;
+        }
+        let (keys, arguments) = with_room(lua, memory_max, bytes_max, || {
+            let keys = texts().take(call.keys).map(bridge::text);
+            let arguments = texts().skip(call.keys).map(bridge::text);
+            Ok((lua.create_sequence_from(keys)?, lua.create_sequence_from(arguments)?))
+        })?;
+        self.run.call((bridge, f, keys, arguments))
+    }
+}
+
+/// The last of the values on their way into a script: the interpreter's limit of memory holds again
+/// before the script begins. It becomes nil.
+struct Limit(usize);
+
+impl IntoLua for Limit {
+    fn into_lua(self, lua: &Lua) -> mlua::Result<Value> {
+        lua.set_memory_limit(self.0)?;
+        Ok(Value::Nil)
+    }
+}
+
+/// Calls `f`, which makes values of at most `bytes_max` bytes. While the interpreter has a limit of
+/// memory, each value is made in a call that catches the error of one that does not fit: five times
+/// the work. So the limit is lifted while what is made surely fits.
+fn with_room<R>(
+    lua: &Lua,
+    memory_max: usize,
+    bytes_max: usize,
+    f: impl FnOnce() -> mlua::Result<R>,
+) -> mlua::Result<R> {
+    if lua.used_memory().saturating_add(bytes_max) > memory_max {
+        return f();
+    }
+    lua.set_memory_limit(0)?;
+    let result = f();
+    lua.set_memory_limit(memory_max)?;
+    result
+}
+
+/// Bytes that a value takes beyond its text, and the function of a run with all that belongs to it.
+const VALUE_BYTES: usize = 64;
+const BRIDGE_BYTES: usize = 1024;
+/// Bytes of values that one byte of a reply becomes at most: a status of a letter is a table.
+const BYTES_PER_REPLY_BYTE: usize = 64;
+
 /// See the module's text.
 pub(crate) struct LuaVm {
     lua: Lua,
     guard: Rc<Guard>,
     env: Table,
     function_env: Table,
-    run: Function,
+    entries: Entries,
     load_library: Function,
+    /// Whether the interpreter asks the guard.
+    is_asking: bool,
     /// Compiled scripts, as long as `generation` is the cache's.
-    scripts: HashMap<Digest, (Arc<Script>, Function)>,
+    scripts: HashMap<Digest, Compiled, ByDigest>,
+    /// Texts of scripts that were evaluated.
+    texts: Texts,
     generation: u64,
     /// Compiled last and not yet known to be cached.
     fresh: Option<Function>,
@@ -161,7 +268,8 @@ impl LuaVm {
 
     fn make(shared: &Shared) -> mlua::Result<LuaVm> {
         let libraries = StdLib::ALL_SAFE;
-        let lua = Lua::new_with(libraries, LuaOptions::new().catch_rust_panics(false))?;
+        // A panic ends the process, so nothing needs to be done that it is not caught.
+        let lua = Lua::new_with(libraries, LuaOptions::new())?;
         lua.set_compiler(compiler());
         let resp = Rc::new(Cell::new(2));
         let native = native::table(&lua, &resp)?;
@@ -181,20 +289,20 @@ impl LuaVm {
             ends_at_ms: Cell::new(0),
             grace: Cell::new(None),
         });
-        let asked = Rc::clone(&guard);
-        lua.set_interrupt(move |_| asked.go_on());
         let memory_max =
             hypercache_stdx::size::parse_bytes(shared.config.get("lua-memory-limit").as_bytes());
         let memory_max = memory_max.unwrap_or(256 << 20) as usize;
         lua.set_memory_limit(memory_max)?;
         Ok(LuaVm {
-            run: made.get("run")?,
+            entries: Entries { run: made.get("run")?, run_few: made.get("run_few")? },
             load_library: made.get("load_library")?,
             lua,
             guard,
+            is_asking: false,
             env,
             function_env,
-            scripts: HashMap::new(),
+            scripts: HashMap::default(),
+            texts: Texts::default(),
             generation: 0,
             fresh: None,
             functions: HashMap::new(),
@@ -207,34 +315,48 @@ impl LuaVm {
         })
     }
 
+    /// Has the interpreter ask the guard or not.
+    fn set_asking(&mut self, asks: bool) {
+        if asks == self.is_asking {
+            return;
+        }
+        self.is_asking = asks;
+        if asks {
+            let guard = Rc::clone(&self.guard);
+            self.lua.set_interrupt(move |_| guard.go_on());
+        } else {
+            self.lua.remove_interrupt();
+        }
+    }
+
     /// Forgets what was compiled when a script left the cache since.
     fn catch_up(&mut self, cx: &Cx<'_>) {
         let generation = cx.shared.scripts.generation();
         if generation != self.generation {
             self.generation = generation;
-            self.scripts.retain(|digest, (script, _)| {
-                cx.shared.scripts.get(digest).is_some_and(|there| Arc::ptr_eq(&there, script))
+            self.texts.clear();
+            self.scripts.retain(|digest, compiled| {
+                let there = cx.shared.scripts.get(digest);
+                there.is_some_and(|there| Arc::ptr_eq(&there, &compiled.script))
             });
         }
     }
 
-    fn run(&mut self, cx: &mut Cx<'_>, f: &Function, name: &[u8], call: &Call<'_>) -> Outcome {
-        let is_function = call.args.get(0).to_ascii_lowercase().starts_with(b"fcall");
-        let kind = if is_function { Kind::Function } else { Kind::Script };
-        self.begin(cx, kind, name, call);
+    fn run(&mut self, cx: &mut Cx<'_>, f: &Function, what: What<'_>, call: &Call<'_>) -> Outcome {
+        self.begin(cx, what, call);
         let result = self.call(cx, f, call);
         let turn = &cx.shared.keyspace.turn;
         let is_killed = turn.is_killed();
         turn.end();
         let version = if self.resp.get() == 3 { Version::V3 } else { Version::V2 };
-        let outcome = finish(cx, result, name, version, is_killed);
+        let outcome = finish(cx, result, what, version, is_killed);
         if self.lua.used_memory() > self.memory_max / CLEAN_ABOVE {
             let _cleans_later = self.lua.gc_collect();
         }
         outcome
     }
 
-    fn begin(&self, cx: &Cx<'_>, kind: Kind, name: &[u8], call: &Call<'_>) {
+    fn begin(&self, cx: &Cx<'_>, what: What<'_>, call: &Call<'_>) {
         let now_ms = clock::mono_ms();
         let busy_ms = cx.shared.config.hot.busy_ms.load(Relaxed);
         self.guard.busy_at_ms.set(if busy_ms == 0 { 0 } else { now_ms + busy_ms });
@@ -242,10 +364,13 @@ impl LuaVm {
         self.guard.grace.set(None);
         self.guard.worker.set(cx.worker.id);
         self.resp.set(2);
-        let about = (kind == Kind::Function).then(|| About {
-            name: name.to_vec(),
-            command: call.args.iter().map(<[u8]>::to_vec).collect(),
-        });
+        let (kind, about) = match what {
+            What::Script(_) => (Kind::Script, None),
+            What::Function(name) => {
+                let command = call.args.iter().map(<[u8]>::to_vec).collect();
+                (Kind::Function, Some(About { name: name.to_vec(), command }))
+            }
+        };
         cx.shared.keyspace.turn.begin(kind, now_ms, about);
     }
 
@@ -257,12 +382,6 @@ impl LuaVm {
         f: &Function,
         call: &Call<'_>,
     ) -> mlua::Result<(bool, Value)> {
-        let strings = |from: usize, to: usize| {
-            let strings = (from..to).map(|i| self.lua.create_string(call.args.get(i)));
-            self.lua.create_sequence_from(strings.collect::<mlua::Result<Vec<_>>>()?)
-        };
-        let first_arg = 3 + call.keys;
-        let (keys, argv) = (strings(3, first_arg)?, strings(first_arg, call.args.len())?);
         let client_version = cx.reply.version();
         let (entry, db) = (cx.entry, cx.keys.db);
         let account = cx.session.account().map(Arc::clone);
@@ -271,13 +390,17 @@ impl LuaVm {
         cx.session.db = db;
         // What a script may do is what its caller may. The caller's session was swapped with ours.
         cx.session.make_cold().account = account;
-        let LuaVm { lua, run, args, resp, session: caller, .. } = self;
-        let shared_cx = &mut *cx;
+        let LuaVm { lua, entries, args, resp, guard, memory_max, session: caller, .. } = self;
+        let (shared_cx, memory_max) = (&mut *cx, *memory_max);
         let result = lua.scope(|scope| {
-            let bridge = scope.create_function_mut(move |lua, values: MultiValue| {
-                command(shared_cx, caller, call, args, resp.get(), lua, &values)
+            let bridge = with_room(lua, memory_max, BRIDGE_BYTES, || {
+                scope.create_function_mut(move |lua, values: MultiValue| {
+                    guard.go_on()?;
+                    let how = (resp.get(), memory_max);
+                    command(shared_cx, caller, call, args, how, lua, &values)
+                })
             })?;
-            run.call((bridge, f, keys, argv))
+            entries.enter(lua, memory_max, (bridge, f), call)
         });
         std::mem::swap(cx.session, &mut self.session);
         std::mem::swap(cx.reply.output(), &mut self.out);
@@ -312,6 +435,7 @@ impl LuaVm {
         let chunk = chunk.map_err(|error| {
             format!("ERR Error compiling function: {}", syntax_message(&error)).into_bytes()
         })?;
+        self.set_asking(true);
         self.guard.ends_at_ms.set(clock::mono_ms() + LOAD_MS);
         let result = self.load_library.call::<(bool, Table)>(chunk);
         self.guard.ends_at_ms.set(0);
@@ -358,7 +482,7 @@ fn command(
     caller: &Session,
     call: &Call<'_>,
     args: &mut OwnedArgs,
-    resp: i64,
+    (resp, memory_max): (i64, usize),
     lua: &Lua,
     values: &MultiValue,
 ) -> mlua::Result<(bool, Value)> {
@@ -377,7 +501,11 @@ fn command(
     cx.reply.set_version(if resp == 3 { Version::V3 } else { Version::V2 });
     cx.reply.output().truncate((0, 0));
     match script_call::call(cx, caller, call, args.as_args()) {
-        Ok(()) => bridge::read_reply(lua, cx.reply.output()),
+        Ok(()) => {
+            let out = cx.reply.output();
+            let bytes_max = out.len() * BYTES_PER_REPLY_BYTE;
+            with_room(lua, memory_max, bytes_max, || bridge::read_reply(lua, out))
+        }
         Err(text) => refuse(text),
     }
 }
@@ -408,7 +536,7 @@ fn text_of(error: &Table) -> (Vec<u8>, Option<(String, i64)>, bool) {
 fn finish(
     cx: &mut Cx<'_>,
     result: mlua::Result<(bool, Value)>,
-    name: &[u8],
+    what: What<'_>,
     version: Version,
     is_killed: bool,
 ) -> Outcome {
@@ -436,7 +564,7 @@ fn finish(
     }
     if let Some((source, line)) = place {
         text.extend_from_slice(b" script: ");
-        text.extend_from_slice(name);
+        text.extend_from_slice(&what.name());
         text.extend_from_slice(format!(", on @{source}:{line}.").as_bytes());
     }
     cx.reply.error(&text);
@@ -462,22 +590,33 @@ impl Vm for LuaVm {
         Ok(())
     }
 
+    fn digest_of(&self, text: &[u8]) -> Option<Digest> {
+        self.texts.digest_of(text)
+    }
+
+    fn remember(&mut self, script: &Arc<Script>) {
+        self.texts.remember(script);
+    }
+
     fn compiled(&mut self, cx: &Cx<'_>, digest: &Digest) -> Option<Arc<Script>> {
         self.catch_up(cx);
-        self.scripts.get(digest).map(|(script, _)| Arc::clone(script))
+        self.scripts.get(digest).map(|compiled| Arc::clone(&compiled.script))
     }
 
     fn keep(&mut self, script: &Arc<Script>) {
         if let Some(function) = self.fresh.take() {
-            self.scripts.insert(script.digest, (Arc::clone(script), function));
+            let is_straight = straight::is_straight(&script.body);
+            let compiled = Compiled { script: Arc::clone(script), function, is_straight };
+            self.scripts.insert(script.digest, compiled);
         }
     }
 
     fn run_script(&mut self, cx: &mut Cx<'_>, digest: &Digest, call: &Call<'_>) -> Outcome {
         let no_script = ReplyError::Text("NOSCRIPT No matching script. Please use EVAL.");
-        let (_, function) = self.scripts.get(digest).ok_or(no_script)?;
-        let function = function.clone();
-        self.run(cx, &function, &sha1::to_hex(digest), call)
+        let compiled = self.scripts.get(digest).ok_or(no_script)?;
+        let (function, is_straight) = (compiled.function.clone(), compiled.is_straight);
+        self.set_asking(!is_straight);
+        self.run(cx, &function, What::Script(digest), call)
     }
 
     fn try_library(&mut self, _: &Cx<'_>, code: &[u8]) -> Result<Vec<Registered>, Vec<u8>> {
@@ -488,7 +627,8 @@ impl Vm for LuaVm {
         let Some(function) = self.function(cx, name) else {
             return Err(ReplyError::Text("ERR Function not found"));
         };
-        self.run(cx, &function, name, call)
+        self.set_asking(true);
+        self.run(cx, &function, What::Function(name), call)
     }
 
     fn bytes(&self) -> usize {

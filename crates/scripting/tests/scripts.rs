@@ -522,3 +522,76 @@ fn what_is_wrong_with_a_library_is_told() {
     }
     assert_eq!(text(h.run("FUNCTION LIST")), "*0");
 }
+
+/// What is compiled is kept from run to run, and the functions around it are the same ones: nothing
+/// that a script does may show in the next run, of itself or of another.
+#[test]
+fn a_run_leaves_nothing_behind() {
+    let mut h = harness();
+    let look =
+        "return tostring(KEYS.n) .. tostring(ARGV[2]) .. tostring(pcall(function() return n end))";
+    let before = eval(&mut h, look, &["k"], &["a"]);
+    let counts = "local n = 0 local function add() n = n + 1 return n end add() return add()";
+    let fields = "KEYS.n = (KEYS.n or 0) + 1 ARGV[2] = (ARGV[2] or 0) + 1 return {KEYS.n, ARGV[2]}";
+    let waits = "local co = coroutine.wrap(function() local n = 0 while true do n = n + 1 \
+                 coroutine.yield(n) end end) co() return co()";
+    for (script, reply) in [(counts, ":2"), (fields, "*2 :1 :1"), (waits, ":2")] {
+        for _ in 0..3 {
+            assert_eq!(eval(&mut h, script, &["k"], &["a"]), reply, "{script}");
+            assert_eq!(eval(&mut h, look, &["k"], &["a"]), before, "after {script}");
+        }
+    }
+    let attempts = [
+        "n = 1",
+        "rawset(_G, 'n', 1)",
+        "redis.n = 1",
+        "redis.call = nil",
+        "string.n = 1",
+        "getmetatable('').__index = nil",
+        "math.floor = nil",
+        "cjson.n = 1",
+        "KEYS.x.y = 1",
+        "setmetatable(_G, {__index = function() return 1 end})",
+    ];
+    for script in attempts {
+        for _ in 0..2 {
+            let reply = eval(&mut h, script, &["k"], &["a"]);
+            assert!(reply.starts_with("-ERR"), "{script} gives {reply}");
+            assert_eq!(eval(&mut h, look, &["k"], &["a"]), before, "after {script}");
+        }
+    }
+}
+
+/// Such a script is not asked whether it goes on, but at its commands.
+#[test]
+fn a_script_without_loops_is_told_to_end_at_its_commands() {
+    let mut h = harness();
+    let script = "redis.call('PING') return redis.call('PING')";
+    assert_eq!(eval(&mut h, script, &[], &[]), "+PONG");
+    h.shared.keyspace.turn.stop();
+    assert!(eval(&mut h, script, &[], &[]).starts_with("-ERR Script killed"));
+    assert_eq!(
+        eval(&mut h, "return 1", &[], &[]),
+        "-ERR Script killed by user with SCRIPT KILL..."
+    );
+}
+
+/// Values are made without the interpreter's limit as long as they surely fit, and with it beyond.
+#[test]
+fn memory_stays_bounded_whatever_is_given_and_answered() {
+    let mut h = harness_with(&[("lua-memory-limit", "2mb")]);
+    let large = "x".repeat(3 << 20);
+    assert!(eval(&mut h, "return #ARGV[1]", &[], &[&large]).starts_with("-ERR"));
+    assert_eq!(eval(&mut h, "return #ARGV[1]", &[], &["x"]), ":1");
+    h.run_args(["SET", "large", &large]);
+    assert!(eval(&mut h, "return #redis.call('GET', 'large')", &[], &[]).starts_with("-ERR"));
+    assert_eq!(eval(&mut h, "return #redis.call('SET', 'a', 'b').ok", &[], &[]), ":2");
+    let many: Vec<String> = (0..50_000).map(|n| n.to_string()).collect();
+    let add = ["RPUSH", "many"].into_iter().chain(many.iter().map(String::as_str));
+    h.run_args(add);
+    for _ in 0..5 {
+        let reply = eval(&mut h, "return #redis.call('LRANGE', 'many', 0, -1)", &[], &[]);
+        assert!(reply == ":50000" || reply.starts_with("-ERR"), "{reply}");
+    }
+    assert_eq!(eval(&mut h, "return 1", &[], &[]), ":1");
+}

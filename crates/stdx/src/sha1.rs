@@ -34,21 +34,27 @@ fn mix(state: &mut [u32; 5], block: &[u8; BLOCK]) {
     for i in 16..80 {
         words[i] = (words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16]).rotate_left(1);
     }
+    let (rounds, _) = words.as_chunks::<20>();
+    let mut now = *state;
+    turn(&mut now, &rounds[0], 0x5a82_7999, |b, c, d| b & c | !b & d);
+    turn(&mut now, &rounds[1], 0x6ed9_eba1, |b, c, d| b ^ c ^ d);
+    turn(&mut now, &rounds[2], 0x8f1b_bcdc, |b, c, d| b & c | b & d | c & d);
+    turn(&mut now, &rounds[3], 0xca62_c1d6, |b, c, d| b ^ c ^ d);
+    for (sum, part) in state.iter_mut().zip(now) {
+        *sum = sum.wrapping_add(part);
+    }
+}
+
+/// Twenty rounds, with a constant and a function of their own.
+#[inline(always)]
+fn turn(state: &mut [u32; 5], words: &[u32; 20], k: u32, f: impl Fn(u32, u32, u32) -> u32) {
     let [mut a, mut b, mut c, mut d, mut e] = *state;
-    for (i, word) in words.iter().enumerate() {
-        let (f, k) = match i {
-            0..20 => (b & c | !b & d, 0x5a82_7999),
-            20..40 => (b ^ c ^ d, 0x6ed9_eba1),
-            40..60 => (b & c | b & d | c & d, 0x8f1b_bcdc),
-            _ => (b ^ c ^ d, 0xca62_c1d6_u32),
-        };
-        let next = a.rotate_left(5).wrapping_add(f).wrapping_add(e);
+    for word in words {
+        let next = a.rotate_left(5).wrapping_add(f(b, c, d)).wrapping_add(e);
         let next = next.wrapping_add(k).wrapping_add(*word);
         (a, b, c, d, e) = (next, a, b.rotate_left(30), c, d);
     }
-    for (sum, part) in state.iter_mut().zip([a, b, c, d, e]) {
-        *sum = sum.wrapping_add(part);
-    }
+    *state = [a, b, c, d, e];
 }
 
 /// A digest as forty hexadecimal digits.
@@ -68,13 +74,27 @@ pub fn from_hex(hex: &[u8]) -> Option<Digest> {
     if hex.len() != 40 {
         return None;
     }
-    let value = |digit: u8| char::from(digit).to_digit(16);
-    let mut digest = [0; 20];
+    let (mut digest, mut seen) = ([0; 20], 0);
     for (byte, pair) in digest.iter_mut().zip(hex.as_chunks::<2>().0) {
-        *byte = (value(pair[0])? << 4 | value(pair[1])?) as u8;
+        let [high, low] = pair.map(|digit| VALUES[usize::from(digit)]);
+        seen |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(digest)
+    (seen < 16).then_some(digest)
 }
+
+/// What a byte is worth as a hexadecimal digit; more than 15 if it is none.
+const VALUES: [u8; 256] = {
+    let mut values = [u8::MAX; 256];
+    let mut n = 0;
+    while n < 16 {
+        let digit = b"0123456789abcdef"[n as usize];
+        values[digit as usize] = n;
+        values[digit.to_ascii_uppercase() as usize] = n;
+        n += 1;
+    }
+    values
+};
 
 #[cfg(test)]
 mod tests {
