@@ -45,6 +45,7 @@ pub fn look_up(
         return (entry, None);
     };
     let mut at = shared.keyspace.locate(args.get(1), db);
+    at.holds_object = found.holds_object;
     shared.keyspace.approach(&mut at, found.row.flags.has(Flags::WRITE));
     (entry, Some(at))
 }

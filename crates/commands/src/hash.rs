@@ -355,12 +355,8 @@ fn length_of(cx: &mut Cx<'_>, args: Args<'_>, of: fn(Option<Record<'_>>) -> usiz
 }
 
 fn hdel(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    let (key, now_ms) = (args.get(1), cx.keys.now_ms);
-    if cx.keys.read_uncounted::<Hash>(key)?.is_none() {
-        cx.reply.int(0);
-        return Ok(());
-    }
-    let removed = cx.keys.edit::<Hash, _>(key, |hash| {
+    let now_ms = cx.keys.now_ms;
+    let removed = cx.keys.edit_if_there::<Hash, _>(args.get(1), |hash| {
         let mut removed = 0;
         for field in args.iter_from(2) {
             expire_field(hash, field, now_ms);
@@ -371,26 +367,25 @@ fn hdel(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         }
         removed
     })?;
-    cx.reply.int(removed);
+    cx.reply.int(removed.unwrap_or(0));
     Ok(())
 }
 
 fn hincrby(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let by = number::parse_i64(args.get(3)).ok_or(ReplyError::NotAnInteger)?;
-    let (key, field, now_ms) = (args.get(1), args.get(2), cx.keys.now_ms);
-    let hash = cx.keys.read_uncounted::<Hash>(key)?;
-    let record = hash.and_then(|hash| hash.get_live(field, now_ms));
+    let (field, now_ms) = (args.get(2), cx.keys.now_ms);
     const NO_INTEGER: ReplyError = ReplyError::Text("ERR hash value is not an integer");
-    let (old, deadline) = match record {
-        Some(record) => (number::parse_i64(record.value).ok_or(NO_INTEGER)?, record.deadline),
-        None => (0, None),
-    };
-    let new = old.checked_add(by).ok_or(ReplyError::Overflow)?;
-    cx.keys.edit::<Hash, _>(key, |hash| {
+    let new = cx.keys.edit::<Hash, _>(args.get(1), |hash| {
+        let (old, deadline) = match hash.get_live(field, now_ms) {
+            Some(record) => (number::parse_i64(record.value).ok_or(NO_INTEGER)?, record.deadline),
+            None => (0, None),
+        };
+        let new = old.checked_add(by).ok_or(ReplyError::Overflow)?;
         let mut digits = itoa::Buffer::new();
         put(hash, (field, digits.format(new).as_bytes()), deadline, now_ms);
         hash.event(Event::HIncrBy);
-    })?;
+        Ok::<i64, ReplyError>(new)
+    })??;
     cx.reply.int(new);
     Ok(())
 }

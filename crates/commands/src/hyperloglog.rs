@@ -10,6 +10,7 @@ use hypercache_journal::Event;
 use hypercache_protocol::parse::Args;
 use hypercache_store::{Payload, Ttl};
 use sketch::{Corrupted, REGISTERS, Sketch};
+use std::sync::atomic::Ordering::Relaxed;
 
 const BASE: Command = Command {
     group: Group::HyperLogLog,
@@ -116,7 +117,7 @@ fn store(cx: &mut Cx<'_>, key: &[u8], sketch: &Sketch, event: Event) {
 }
 
 fn sparse_bytes_max(cx: &Cx<'_>) -> usize {
-    cx.shared.config.get_int("hll-sparse-max-bytes") as usize
+    cx.shared.config.hot.hll_sparse_bytes_max.load(Relaxed) as usize
 }
 
 fn pfadd(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {

@@ -6,6 +6,7 @@
 //! runs. All reads that expire lazily and all writes go through it, so that every change is reported
 //! as an effect in one place.
 
+mod ahead;
 mod dbs;
 mod due;
 mod history;

@@ -2,6 +2,7 @@
 
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
+use crate::keyspace::Editor;
 use crate::table::{Acl, Command, Flags, Group, KeyFlags, Keys};
 use hypercache_journal::Event;
 use hypercache_protocol::parse::Args;
@@ -205,11 +206,7 @@ pub(crate) fn reply_item(reply: &mut Reply<'_>, item: Item<'_>) {
 
 fn push(cx: &mut Cx<'_>, args: Args<'_>, end: End, makes: bool) -> Outcome {
     let key = args.get(1);
-    if !makes && cx.keys.read_uncounted::<List>(key)?.is_none() {
-        cx.reply.int(0);
-        return Ok(());
-    }
-    let len = cx.keys.edit::<List, _>(key, |list| {
+    let add = |list: &mut Editor<'_, List>| {
         for item in args.iter_from(2) {
             list.apply(match end {
                 End::Front => ListOp::PushFront(item),
@@ -218,7 +215,11 @@ fn push(cx: &mut Cx<'_>, args: Args<'_>, end: End, makes: bool) -> Outcome {
         }
         list.event(if end == End::Front { Event::LPush } else { Event::RPush });
         list.len()
-    })?;
+    };
+    let len = match makes {
+        true => cx.keys.edit::<List, _>(key, add)?,
+        false => cx.keys.edit_if_there::<List, _>(key, add)?.unwrap_or(0),
+    };
     cx.reply.int(len as i64);
     Ok(())
 }
@@ -234,33 +235,38 @@ fn pop(cx: &mut Cx<'_>, args: Args<'_>, end: End) -> Outcome {
         3 => Some(parse_count(args.get(2))?),
         _ => None,
     };
-    let key = args.get(1);
-    let Some(len) = cx.keys.read::<List>(key)?.map(List::len) else {
-        match count {
-            None => cx.reply.null(),
-            Some(_) => cx.reply.null_array(),
+    let reply = &mut cx.reply;
+    let popped = cx.keys.edit_if_there::<List, _>(args.get(1), |list| {
+        let taken = count.unwrap_or(1).min(list.len());
+        if count.is_some() {
+            reply.array(taken);
         }
-        return Ok(());
-    };
-    let taken = count.unwrap_or(1).min(len);
-    if count.is_some() {
-        cx.reply.array(taken);
+        if taken > 0 {
+            take(list, reply, end, taken);
+        }
+    })?;
+    match (popped, count) {
+        (Some(()), _) => {}
+        (None, None) => cx.reply.null(),
+        (None, Some(_)) => cx.reply.null_array(),
     }
-    if taken == 0 {
-        return Ok(());
-    }
-    cx.keys.edit::<List, _>(key, |list| match end {
+    Ok(())
+}
+
+/// Takes `count` items from an end of a list that has as many, and writes them.
+pub(crate) fn take(list: &mut Editor<'_, List>, reply: &mut Reply<'_>, end: End, count: usize) {
+    match end {
         End::Front => {
-            list.iter().take(taken).for_each(|item| reply_item(&mut cx.reply, item));
-            list.apply(ListOp::Remove(0, taken));
+            list.iter().take(count).for_each(|item| reply_item(reply, item));
+            list.apply(ListOp::Remove(0, count));
             list.event(Event::LPop);
         }
         End::Back => {
-            list.iter().rev().take(taken).for_each(|item| reply_item(&mut cx.reply, item));
-            list.apply(ListOp::Remove(len - taken, taken));
+            list.iter().rev().take(count).for_each(|item| reply_item(reply, item));
+            list.apply(ListOp::Remove(list.len() - count, count));
             list.event(Event::RPop);
         }
-    })
+    }
 }
 
 fn parse_count(text: &[u8]) -> Result<usize, ReplyError> {

@@ -3,7 +3,7 @@
 use crate::blocking::parse_timeout_s;
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
-use crate::list::{BASE, End, reply_item};
+use crate::list::{self, BASE, End};
 use crate::table::{Command, Flags, KeyFlags, Keys, counted};
 use hypercache_journal::Event;
 use hypercache_protocol::parse::{Args, OwnedArgs};
@@ -145,18 +145,7 @@ fn available(cx: &mut Cx<'_>, key: &[u8]) -> Result<usize, ReplyError> {
 /// Takes `count` items from an end of a list that has as many, and writes them.
 fn take(cx: &mut Cx<'_>, key: &[u8], end: End, count: usize) -> Outcome {
     let reply = &mut cx.reply;
-    cx.keys.edit::<List, _>(key, |list| match end {
-        End::Front => {
-            list.iter().take(count).for_each(|item| reply_item(reply, item));
-            list.apply(ListOp::Remove(0, count));
-            list.event(Event::LPop);
-        }
-        End::Back => {
-            list.iter().rev().take(count).for_each(|item| reply_item(reply, item));
-            list.apply(ListOp::Remove(list.len() - count, count));
-            list.event(Event::RPop);
-        }
-    })
+    cx.keys.edit::<List, _>(key, |list| list::take(list, reply, end, count))
 }
 
 /// Moves an item of a list that has one, and answers it.

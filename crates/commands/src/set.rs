@@ -162,12 +162,7 @@ fn sadd(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 }
 
 fn srem(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    let key = args.get(1);
-    if cx.keys.read_uncounted::<Set>(key)?.is_none() {
-        cx.reply.int(0);
-        return Ok(());
-    }
-    let removed = cx.keys.edit::<Set, _>(key, |set| {
+    let removed = cx.keys.edit_if_there::<Set, _>(args.get(1), |set| {
         let remove = |member| i64::from(set.apply(SetOp::Remove(member)));
         let removed: i64 = args.iter_from(2).map(remove).sum();
         if removed > 0 {
@@ -175,7 +170,7 @@ fn srem(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         }
         removed
     })?;
-    cx.reply.int(removed);
+    cx.reply.int(removed.unwrap_or(0));
     Ok(())
 }
 

@@ -192,8 +192,16 @@ pub(crate) fn int(text: &[u8]) -> Result<i64, ReplyError> {
     number::parse_i64(text).ok_or(ReplyError::NotAnInteger)
 }
 
+/// Most bytes of an id.
+const ID_MAX: usize = 41;
+
 pub(crate) fn reply_id(reply: &mut Reply<'_>, id: StreamId) {
-    reply.bulk(id.to_string().as_bytes());
+    let (mut ms, mut seq) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let (ms, seq) = (ms.format(id.ms).as_bytes(), seq.format(id.seq).as_bytes());
+    let (mut text, len) = ([b'-'; ID_MAX], ms.len() + 1 + seq.len());
+    text[..ms.len()].copy_from_slice(ms);
+    text[ms.len() + 1..len].copy_from_slice(seq);
+    reply.bulk(&text[..len]);
 }
 
 /// Writes an entry: its id, and its fields and values.
@@ -345,7 +353,7 @@ fn count_trimmed(stream: &Stream, trim: Trim) -> u64 {
         }
         let goes_whole = match trim.threshold {
             Threshold::MaxLen(max) => len - gone - live >= max,
-            Threshold::MinId(id) => last.is_some_and(|last| last < id),
+            Threshold::MinId(id) => last().is_some_and(|last| last < id),
         };
         if !goes_whole {
             return gone + if trim.is_approximate { 0 } else { within(stream, trim, gone) };
@@ -430,22 +438,22 @@ fn xadd(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     if options.id == Some(GivenId::Whole(StreamId::MIN)) {
         return Err(ReplyError::Text("ERR The ID specified in XADD must be greater than 0-0"));
     }
-    let last_id = match cx.keys.read_uncounted::<Stream>(key)? {
-        Some(stream) => stream.last_id(),
-        None if options.makes => StreamId::MIN,
-        None => {
-            cx.reply.null();
-            return Ok(());
-        }
-    };
-    let id = choose_id(options.id, last_id, cx.keys.now_ms)?;
-    let items = StreamOp::items(args.iter_from(first));
-    cx.keys.edit::<Stream, _>(key, |stream| {
+    let (items, now_ms) = (StreamOp::items(args.iter_from(first)), cx.keys.now_ms);
+    let add = |stream: &mut Editor<'_, Stream>| {
+        let id = choose_id(options.id, stream.last_id(), now_ms)?;
         stream.apply(StreamOp::Add(id, &items));
         stream.event(Event::XAdd);
         options.trim.map(|trim| trim_stream(stream, trim));
-    })?;
-    reply_id(&mut cx.reply, id);
+        Ok::<StreamId, ReplyError>(id)
+    };
+    let added = match options.makes {
+        true => Some(cx.keys.edit::<Stream, _>(key, add)?),
+        false => cx.keys.edit_if_there::<Stream, _>(key, add)?,
+    };
+    match added {
+        Some(id) => reply_id(&mut cx.reply, id?),
+        None => cx.reply.null(),
+    }
     Ok(())
 }
 

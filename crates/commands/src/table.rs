@@ -490,6 +490,8 @@ pub struct Entry {
     pub is_plain: bool,
     /// Whether its first argument is its one key.
     pub has_one_key: bool,
+    /// Whether what its keys hold are collections.
+    pub holds_object: bool,
     /// Whether the partitions of its keys are locked for it; not if they are channels.
     pub locks_keys: bool,
     /// Whether it is so quick that it is not timed by itself.
@@ -630,6 +632,7 @@ impl Table {
             subcommands,
             is_plain,
             has_one_key,
+            holds_object: row.group.is_of_objects(),
             locks_keys,
             is_quick,
             plain_args,
@@ -696,6 +699,7 @@ pub fn unknown() -> &'static Entry {
         subcommands: Vec::new(),
         is_plain: false,
         has_one_key: false,
+        holds_object: false,
         locks_keys: false,
         is_quick: false,
         plain_args: (u32::MAX, 0),

@@ -324,12 +324,7 @@ fn zincrby(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 }
 
 fn zrem(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    let key = args.get(1);
-    if cx.keys.read_uncounted::<SortedSet>(key)?.is_none() {
-        cx.reply.int(0);
-        return Ok(());
-    }
-    let removed = cx.keys.edit::<SortedSet, _>(key, |set| {
+    let removed = cx.keys.edit_if_there::<SortedSet, _>(args.get(1), |set| {
         let mut removed = 0;
         for member in args.iter_from(2) {
             removed += i64::from(set.apply(SortedSetOp::Remove(member)) != SortedSetDone::Nothing);
@@ -339,7 +334,7 @@ fn zrem(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         }
         removed
     })?;
-    cx.reply.int(removed);
+    cx.reply.int(removed.unwrap_or(0));
     Ok(())
 }
 

@@ -137,6 +137,10 @@ impl<'a> Reply<'a> {
 
     #[inline]
     fn header(&mut self, kind: u8, n: i64) {
+        if let Ok(digit @ 0..=9) = u8::try_from(n) {
+            // Most counts and short strings: a third of the work below.
+            return self.out.bytes.extend_from_slice(&[kind, b'0' + digit, b'\r', b'\n']);
+        }
         let mut buffer = itoa::Buffer::new();
         let digits = buffer.format(n).as_bytes();
         let out = &mut self.out.bytes;

@@ -385,7 +385,7 @@ impl<D: Driver> Worker<D> {
         self.timer.begin(&self.shared);
         while next < feeds.len() {
             self.fill_window(&mut feeds, &mut next, &mut window);
-            Self::prefetch(&mut window);
+            self.prefetch(&mut window);
             let mut start = 0;
             for &(feed, end) in &window.runs {
                 let run = &window.parsed[start..end];
@@ -484,7 +484,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Takes all keys of a window towards the cache together, step by step.
-    fn prefetch(window: &mut Window) {
+    fn prefetch(&self, window: &mut Window) {
         if window.parsed.len() < PREFETCH_MIN {
             return;
         }
@@ -495,6 +495,9 @@ impl<D: Driver> Worker<D> {
             keys.iter_mut().map(|at| usize::from(at.hint.find_entry(at.hash))).sum::<usize>();
         if found < keys.len() {
             keys.iter().for_each(|at| at.hint.find_overflow(at.hash));
+        }
+        if keys.iter().any(|at| at.holds_object) {
+            self.shared.keyspace.prefetch_objects(keys);
         }
     }
 

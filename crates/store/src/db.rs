@@ -5,11 +5,11 @@
 //! deadline, as in Redis. Nothing here looks at a clock or removes an expired key by itself: the
 //! caller decides, because a removal is an effect that must be reported.
 
-use crate::found::{Due, EntryRef, Live, Removed, Use, Was};
+use crate::found::{Due, Edited, EntryRef, Live, Removed, Use, Was};
 use crate::mark::Mark;
 use crate::mem::entry::{Blob, EntryPtr, INLINE_MAX, OwnedEntry};
-use crate::table::{Core, Hint, Place, Table};
-use crate::types::{Kind, Object};
+use crate::table::{Core, Hint, Place, Table, prefetch_value};
+use crate::types::{Collection, Kind, Object};
 use crate::wheel::Wheel;
 use hypercache_stdx::hash::KeyHasher;
 use std::sync::Arc;
@@ -161,6 +161,19 @@ impl Db {
         Live::Is(EntryRef::new(entry))
     }
 
+    /// Brings the object that a hint leads to towards the cache, or what it owns, if it is there
+    /// already. To be called after the last step of the hint, and under the lock, as a hint alone may
+    /// lead to what is gone.
+    #[inline]
+    pub fn prefetch_object(&self, hash: u64, hint: &Hint, is_there: bool) {
+        let Some(object) = self.table.hinted(hash, hint).and_then(EntryPtr::object) else { return };
+        if is_there {
+            object.prefetch_parts();
+        } else {
+            prefetch_value(object);
+        }
+    }
+
     /// As [`Self::get_live`] on behalf of a memcached client, which is noted.
     #[inline(always)]
     pub fn read_item(&mut self, key: Key<'_>, now_ms: u64, seconds: u32) -> Live<'_> {
@@ -251,6 +264,40 @@ impl Db {
         entry.set_access(seconds);
         self.index_object(key.hash, entry, soonest);
         Some(result)
+    }
+
+    /// Changes the collection that `key` holds at the time of `at` (in ms, and in seconds of the
+    /// server's clock), and keeps the account: one look at the table for all that a write does. `f`
+    /// gets what it is to do as `given`, and says whether it changed anything; a collection that it
+    /// left empty goes with its key.
+    #[inline]
+    pub fn edit_live<T: Collection, R, F>(
+        &mut self,
+        key: Key<'_>,
+        at: (u64, u32),
+        given: F,
+        f: impl FnOnce(&mut T, F) -> (R, bool),
+    ) -> Edited<R, F> {
+        let Some(place) = self.table.find(key) else { return Edited::Missing(given) };
+        let entry = place.entry();
+        if entry.deadline().is_some_and(|deadline| at.0 > deadline) {
+            return Edited::Expired(self.remove_place(key.hash, place), given);
+        }
+        let Some(value) = entry.object_mut().and_then(T::of_mut) else { return Edited::OtherType };
+        entry.set_access(at.1);
+        let (bytes, soonest) = (value.bytes(), value.next_deadline());
+        let (result, is_changed) = f(value, given);
+        if !is_changed {
+            return Edited::Done { result, removed: None, has_other_size: false };
+        }
+        let bytes_now = value.bytes();
+        self.entry_bytes = self.entry_bytes + bytes_now - bytes;
+        let is_empty = value.is_empty();
+        if value.next_deadline() != soonest {
+            self.index_object(key.hash, entry, soonest);
+        }
+        let removed = if is_empty { Some(self.remove_place(key.hash, place)) } else { None };
+        Edited::Done { result, removed, has_other_size: bytes_now != bytes }
     }
 
     /// Sees to it that an entry is looked at when something that its object holds is due; `before` is

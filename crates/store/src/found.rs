@@ -114,6 +114,26 @@ impl<'a> EntryRef<'a> {
     }
 }
 
+/// What became of a change of a collection.
+#[derive(Debug)]
+pub enum Edited<R, F> {
+    /// It was made.
+    Done {
+        /// What the change answered.
+        result: R,
+        /// The key, which went because nothing is left in its collection.
+        removed: Option<Removed>,
+        /// Whether the key takes another number of bytes than before.
+        has_other_size: bool,
+    },
+    /// There is no such key; what was to be done comes back.
+    Missing(F),
+    /// The key's time was past, so it is gone; what was to be done comes back.
+    Expired(Removed, F),
+    /// The key holds another type.
+    OtherType,
+}
+
 /// What was known of an item's use before it was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {

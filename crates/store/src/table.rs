@@ -32,6 +32,7 @@
 
 mod hint;
 
+pub(crate) use hint::prefetch_value;
 pub use hint::{Hint, prefetch_to_write};
 
 use crate::db::Key;
@@ -356,6 +357,15 @@ impl Table {
             }
         }
         Self::search(bucket, key.hash, key.bytes)
+    }
+
+    /// The entry that a hint leads to, if the hint still holds. It may be another key's.
+    #[inline]
+    pub(crate) fn hinted(&self, hash: u64, hint: &Hint) -> Option<EntryPtr> {
+        let Stage::Bucket { bucket, slot } = hint.stage else { return None };
+        let word = &bucket.words[slot as usize % WORDS];
+        let holds = hint.epoch == self.core.epoch.load(Relaxed);
+        (holds && is_tagged(word.load(Relaxed), hash)).then(|| Place(word).entry())
     }
 
     #[inline(never)]

@@ -117,6 +117,9 @@ pub trait Collection: Held + Default + std::fmt::Debug {
     /// Calls `f` with operations that make this value out of an empty one.
     fn each_op(&self, f: &mut dyn FnMut(Self::Op<'_>));
 
+    /// Brings towards the cache what is read first of what it owns.
+    fn prefetch_parts(&self) {}
+
     /// A time before which nothing within it expires; `None` if nothing ever does.
     fn next_deadline(&self) -> Option<u64> {
         None
@@ -219,6 +222,12 @@ macro_rules! kinds {
             #[must_use]
             pub fn next_deadline(&self) -> Option<u64> {
                 match self { $(Object::$variant(value) => Collection::next_deadline(value),)+ }
+            }
+
+            /// See [`Collection::prefetch_parts`].
+            #[inline]
+            pub(crate) fn prefetch_parts(&self) {
+                match self { $(Object::$variant(value) => Collection::prefetch_parts(value),)+ }
             }
 
             /// Applies an operation in the log's form. Returns whether it was one of this type's.

@@ -29,6 +29,8 @@ pub struct Located {
     pub partition: u16,
     /// Number of the database that it is looked for in beforehand.
     pub db: u8,
+    /// Whether it is a command on collections that has this key.
+    pub holds_object: bool,
     /// Keyed hash.
     pub hash: u64,
     /// Where it is, as far as that was found out before its partition is locked.
@@ -55,7 +57,7 @@ impl Keyspace {
     pub fn locate(&self, key: &[u8], db: u8) -> Located {
         let (partition, hash) = self.place_and_hash(key);
         let (start, len) = (key.as_ptr().addr(), key.len() as u32);
-        Located { start, len, partition, db, hash, hint: Hint::default() }
+        Located { start, len, partition, db, holds_object: false, hash, hint: Hint::default() }
     }
 
     /// Partition and keyed hash of a key, in one pass over it. Not copied to where it is called from,

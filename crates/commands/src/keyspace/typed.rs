@@ -5,11 +5,11 @@
 //! collection that was left empty goes with its key, and one that was not there is made by its first
 //! operation.
 
-use super::{History, Keys, discard};
+use super::{History, Keys, Shard, discard};
 use crate::error::ReplyError;
 use hypercache_journal::{Change, Effect, Event};
 use hypercache_store::types::{Collection, Hash, HashOp, Held, Kind, Object, Operation};
-use hypercache_store::{Db, EntryRef, Key, Ttl, Was};
+use hypercache_store::{Db, Edited, EntryRef, Key, Ttl, Was};
 use std::ops::Deref;
 
 /// A collection that a command changes. What it holds is read as if this were the collection.
@@ -40,8 +40,12 @@ impl<T: Collection> Editor<'_, T> {
         if T::has_changed(&done) {
             self.is_changed = true;
             let is_new = std::mem::take(&mut self.is_new);
-            let record = (self.db, self.key, is_new, T::wakes(&op));
-            self.history.record_op(record, T::KIND, |out| op.encode(out));
+            if self.history.is_unread() {
+                self.history.log.pass();
+            } else {
+                let record = (self.db, self.key, is_new, T::wakes(&op));
+                self.history.record_op(record, T::KIND, |out| op.encode(out));
+            }
         }
         done
     }
@@ -61,7 +65,7 @@ impl<T: Collection> Editor<'_, T> {
 
 impl History {
     /// Records an operation. It is put into its form only if the log is kept.
-    #[inline]
+    #[inline(never)]
     fn record_op(
         &mut self,
         (db, key, is_new, wakes): (u8, &[u8], bool, bool),
@@ -124,6 +128,20 @@ pub(super) fn expire_fields(
     fields
 }
 
+/// Has `f` change a collection. Returns what it answers, and whether there was a change.
+#[inline]
+fn change<T: Collection, R>(
+    value: &mut T,
+    history: &mut History,
+    (db, key): (u8, &[u8]),
+    is_new: bool,
+    f: impl FnOnce(&mut Editor<'_, T>) -> R,
+) -> (R, bool) {
+    let mut editor = Editor { value, history, db, key, is_new, is_changed: false };
+    let result = f(&mut editor);
+    (result, editor.is_changed)
+}
+
 /// An entry, if it is a string or missing.
 #[inline(always)]
 fn only_string(entry: Option<EntryRef<'_>>) -> Result<Option<EntryRef<'_>>, ReplyError> {
@@ -178,7 +196,7 @@ impl Keys<'_> {
         db.get(Key::new(key, hash))?.object().and_then(T::of)
     }
 
-    /// Changes a collection; see the module's text.
+    /// Changes a collection, which is made if it is not there; see the module's text.
     ///
     /// # Errors
     /// If the key holds another type.
@@ -188,33 +206,74 @@ impl Keys<'_> {
         key: &[u8],
         f: impl FnOnce(&mut Editor<'_, T>) -> R,
     ) -> Result<R, ReplyError> {
-        let is_there = self.read_uncounted::<T>(key)?.is_some();
+        match self.edit_there(key, f)? {
+            Ok(result) => Ok(result),
+            Err(f) => Ok(self.make(key, f)),
+        }
+    }
+
+    /// Changes a collection, if it is there; `None` if it is not.
+    ///
+    /// # Errors
+    /// If the key holds another type.
+    #[inline]
+    pub fn edit_if_there<T: Collection, R>(
+        &mut self,
+        key: &[u8],
+        f: impl FnOnce(&mut Editor<'_, T>) -> R,
+    ) -> Result<Option<R>, ReplyError> {
+        Ok(self.edit_there(key, f)?.ok())
+    }
+
+    /// Changes a collection that is there; gives `f` back if it is not.
+    #[inline]
+    fn edit_there<T: Collection, R, F: FnOnce(&mut Editor<'_, T>) -> R>(
+        &mut self,
+        key: &[u8],
+        f: F,
+    ) -> Result<Result<R, F>, ReplyError> {
+        let (db, at) = (self.db, (self.now_ms, self.now_s));
+        let (shard, key) = self.shard_of(key);
+        let Shard { dbs, history, is_changed, .. } = shard;
+        let Some(table) = dbs.get_mut(db) else { return Ok(Err(f)) };
+        // What is recorded without a change may be told, too.
+        *is_changed |= !history.is_unread();
+        let edited = table.edit_live(key, at, f, |value: &mut T, f| {
+            change(value, history, (db, key.bytes), false, f)
+        });
+        match edited {
+            Edited::Done { result, removed, has_other_size } => {
+                *is_changed |= has_other_size;
+                if let Some(removed) = removed {
+                    let (key, change, event) = (key.bytes, Change::Del, Event::Del);
+                    history.record(&Effect { db, key, change, event, is_new: false });
+                    discard(removed);
+                }
+                Ok(Ok(result))
+            }
+            Edited::Missing(f) => Ok(Err(f)),
+            Edited::Expired(removed, f) => {
+                *is_changed = true;
+                history.record_expired(db, removed);
+                Ok(Err(f))
+            }
+            Edited::OtherType => Err(ReplyError::WrongType),
+        }
+    }
+
+    /// Makes a collection by changing an empty one.
+    fn make<T: Collection, R>(&mut self, key: &[u8], f: impl FnOnce(&mut Editor<'_, T>) -> R) -> R {
         let (db_number, seconds) = (self.db, self.now_s);
         let (db, history, key) = self.write_to(key);
-        let change = |value: &mut T, is_new| {
-            let key = key.bytes;
-            let mut editor =
-                Editor { value, history, db: db_number, key, is_new, is_changed: false };
-            let result = f(&mut editor);
-            (result, editor.is_changed, editor.value.is_empty())
-        };
-        let (result, is_changed, is_empty) = if is_there {
-            let edit = |object: &mut Object| T::of_mut(object).map(|value| change(value, false));
-            db.edit_object(key, seconds, edit).flatten().ok_or(ReplyError::WrongType)?
-        } else {
-            let mut value = T::default();
-            let changed = change(&mut value, true);
-            if let (_, true, false) = changed {
-                db.set_object(key, Box::new(value.into_object()), Ttl::Clear, seconds);
-            }
-            changed
-        };
-        if is_changed && is_empty {
-            db.remove(key).into_iter().for_each(discard);
+        let mut value = T::default();
+        let (result, is_changed) = change(&mut value, history, (db_number, key.bytes), true, f);
+        if is_changed && value.is_empty() {
             let (key, change, event) = (key.bytes, Change::Del, Event::Del);
             history.record(&Effect { db: db_number, key, change, event, is_new: false });
+        } else if is_changed {
+            db.set_object(key, Box::new(value.into_object()), Ttl::Clear, seconds);
         }
-        Ok(result)
+        result
     }
 
     /// Stores a collection as a whole under `key`, whatever it held. An empty one is not stored:

@@ -45,4 +45,11 @@ impl Group {
             Group::Cluster => "cluster",
         }
     }
+
+    /// Whether its commands work on values that are no strings.
+    #[must_use]
+    pub fn is_of_objects(self) -> bool {
+        use Group::{Geo, Hash, List, Set, SortedSet, Stream};
+        matches!(self, List | Hash | Set | SortedSet | Stream | Geo)
+    }
 }

@@ -121,8 +121,9 @@ fn prefetch_tagged(bucket: &Bucket, hash: u64) -> Option<u32> {
     None
 }
 
+/// Brings the cache line of a value towards the cache.
 #[inline]
-fn prefetch_value<T>(value: &T) {
+pub(crate) fn prefetch_value<T>(value: &T) {
     prefetch(std::ptr::from_ref(value).cast());
 }
 

@@ -179,6 +179,11 @@ impl Collection for Hash {
         self.fields.bytes()
     }
 
+    #[inline]
+    fn prefetch_parts(&self) {
+        self.fields.prefetch_parts();
+    }
+
     fn encoding(&self) -> &'static str {
         if self.is_large { "hashtable" } else { "listpack" }
     }

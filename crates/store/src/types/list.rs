@@ -15,6 +15,7 @@ use super::packed::{Item, Packed, Pos};
 use super::wire::{self, Reader};
 use super::{Collection, Operation};
 use crate::mem::class_size;
+use crate::table::prefetch_value;
 use std::collections::VecDeque;
 
 /// Longest chunk in bytes, unless a single item is longer.
@@ -181,16 +182,22 @@ impl List {
         chunk.is_some_and(|chunk| chunk.packed_len() + item.packed_len() <= CHUNK_MAX)
     }
 
+    /// A chunk for an end of the list. One beside others will be full some day, so it has its room from
+    /// the start.
+    fn new_chunk(&self) -> Packed {
+        if self.chunks.is_empty() { Packed::default() } else { Packed::with_room(CHUNK_MAX) }
+    }
+
     fn push_front(&mut self, item: Item<'_>) {
         if !self.has_room(0, item) {
-            self.insert_chunk(0, Packed::default());
+            self.insert_chunk(0, self.new_chunk());
         }
         self.edit_chunk(0, |chunk| chunk.push_front(item));
     }
 
     fn push_back(&mut self, item: Item<'_>) {
         if !self.has_room(self.chunks.len().wrapping_sub(1), item) {
-            self.insert_chunk(self.chunks.len(), Packed::default());
+            self.insert_chunk(self.chunks.len(), self.new_chunk());
         }
         self.edit_chunk(self.chunks.len() - 1, |chunk| chunk.push_back(item));
     }
@@ -226,7 +233,23 @@ impl List {
         self.insert(index, item);
     }
 
+    /// Removes the item at an end of a list that has one.
+    fn pop(&mut self, i: usize, pos: Option<Pos>) {
+        match pos {
+            Some(pos) if self.chunks[i].len() > 1 => self.edit_chunk(i, |chunk| chunk.remove(pos)),
+            _ => self.remove_chunk(i),
+        }
+    }
+
     fn remove(&mut self, index: usize, mut count: usize) {
+        if count == 1 && index < self.len {
+            let last = self.chunks.len() - 1;
+            if index == 0 {
+                return self.pop(0, self.chunks[0].first());
+            } else if index == self.len - 1 {
+                return self.pop(last, self.chunks[last].last());
+            }
+        }
         let Some(Place { chunk, pos }) = self.place(index) else { return };
         let (mut i, mut from) = (chunk, Some(pos));
         while count > 0 && i < self.chunks.len() {
@@ -288,6 +311,13 @@ impl Collection for List {
             capacity => class_size(capacity * size_of::<Packed>()),
         };
         deque + self.chunk_bytes
+    }
+
+    /// The chunks at both ends: their heads, and what these own only another time.
+    #[inline]
+    fn prefetch_parts(&self) {
+        self.chunks.front().into_iter().for_each(prefetch_value);
+        self.chunks.back().into_iter().for_each(prefetch_value);
     }
 
     fn encoding(&self) -> &'static str {

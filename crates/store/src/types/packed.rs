@@ -205,6 +205,14 @@ impl Packed {
         }
     }
 
+    /// An empty sequence with room for items that take `bytes` together.
+    #[must_use]
+    pub fn with_room(bytes: usize) -> Self {
+        let mut room = Vec::with_capacity(class_size(COUNT + bytes));
+        room.resize(COUNT, 0);
+        Packed { bytes: room }
+    }
+
     fn set_len(&mut self, len: usize) {
         self.bytes[..COUNT].copy_from_slice(&(len as u32).to_le_bytes());
     }
@@ -217,7 +225,9 @@ impl Packed {
         }
         let old = self.bytes.len();
         if old + n > self.bytes.capacity() {
-            self.bytes.reserve_exact(class_size(old + n) - old);
+            // An eighth more: whoever adds one item often adds another.
+            let spare = old / 8;
+            self.bytes.reserve_exact(class_size(old + n + spare) - old);
         }
         self.bytes.resize(old + n, 0);
         self.bytes.copy_within(at..old, at + n);

@@ -9,6 +9,7 @@ use super::segment::Record;
 use super::wire::{self, Reader};
 use super::{Collection, Digits, Item, LIMITS, Operation};
 use crate::mem::class_size;
+use crate::table::prefetch_value;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A change of a set.
@@ -291,6 +292,14 @@ impl Collection for Set {
         match &self.0 {
             Repr::Ints(ints) => ints.bytes(),
             Repr::Members(dict) => dict.bytes(),
+        }
+    }
+
+    #[inline]
+    fn prefetch_parts(&self) {
+        match &self.0 {
+            Repr::Ints(ints) => ints.bytes.first().into_iter().for_each(prefetch_value),
+            Repr::Members(dict) => dict.prefetch_parts(),
         }
     }
 

@@ -19,9 +19,10 @@ mod index;
 mod tree;
 
 use super::dict;
-use super::segment::{Record, Segment};
+use super::segment::{Record, Segment, quick_tag};
 use super::wire::{self, Reader};
 use super::{Collection, LIMITS, Operation};
+use crate::table::prefetch_value;
 use std::cmp::Ordering;
 use std::sync::atomic::Ordering::Relaxed;
 use tree::{NONE, Place, Tree};
@@ -227,10 +228,17 @@ impl SortedSet {
         matches!(self.repr, Repr::One(_))
     }
 
-    /// Where a member is; the leaf is of no meaning in a small set.
+    /// A member's hash, if the set is so large that there is a use for it.
+    #[inline]
+    fn hash(&self, member: &[u8]) -> u32 {
+        if self.is_small() { 0 } else { hash_of(member) }
+    }
+
+    /// Where a member is, whose [`Self::hash`] is given; the leaf is of no meaning in a small set.
+    #[inline]
     fn place(&self, hash: u32, member: &[u8]) -> Option<Place> {
         match &self.repr {
-            Repr::One(items) => items.find(tag_of(hash), member).map(|(at, _)| (NONE, at)),
+            Repr::One(items) => items.find(quick_tag(member), member).map(|(at, _)| (NONE, at)),
             Repr::Many(tree) => tree.find(hash, member),
         }
     }
@@ -245,14 +253,14 @@ impl SortedSet {
     /// A member's score.
     #[must_use]
     pub fn score(&self, member: &[u8]) -> Option<f64> {
-        let (leaf, at) = self.place(hash_of(member), member)?;
+        let (leaf, at) = self.place(self.hash(member), member)?;
         Some(key_of(self.items(leaf), at).0)
     }
 
     /// A member's score, and how many members are before it.
     #[must_use]
     pub fn rank(&self, member: &[u8]) -> Option<(usize, f64)> {
-        let place = self.place(hash_of(member), member)?;
+        let place = self.place(self.hash(member), member)?;
         let rank = match &self.repr {
             Repr::One(_) => place.1,
             Repr::Many(tree) => tree.rank(place),
@@ -314,7 +322,7 @@ impl SortedSet {
         if score.is_nan() {
             return SortedSetDone::Nothing;
         }
-        let hash = hash_of(member);
+        let hash = self.hash(member);
         let Some(place) = self.place(hash, member) else {
             self.add(hash, score, member);
             return SortedSetDone::Added;
@@ -343,10 +351,11 @@ impl SortedSet {
                 let bytes = items.live_bytes() + record.arena_len();
                 if items.len() < SMALL_MAX && bytes <= SMALL_BYTES {
                     let at = tree::place_in(items, score, member);
-                    return items.insert(at, tag_of(hash), record);
+                    return items.insert(at, quick_tag(member), record);
                 }
+                items.retag(|member| tag_of(hash_of(member)));
                 let mut tree = Box::new(Tree::of(std::mem::take(items)));
-                tree.insert(hash, score, member);
+                tree.insert(hash_of(member), score, member);
                 self.repr = Repr::Many(tree);
             }
             Repr::Many(tree) => tree.insert(hash, score, member),
@@ -354,13 +363,14 @@ impl SortedSet {
     }
 
     fn remove(&mut self, member: &[u8]) -> SortedSetDone {
-        let hash = hash_of(member);
+        let hash = self.hash(member);
         let Some(place) = self.place(hash, member) else { return SortedSetDone::Nothing };
         match &mut self.repr {
             Repr::One(items) => items.remove(place.1),
             Repr::Many(tree) => {
                 tree.remove(place, hash);
-                if let Some(items) = tree.take_only_leaf() {
+                if let Some(mut items) = tree.take_only_leaf() {
+                    items.retag(quick_tag);
                     self.repr = Repr::One(items);
                 }
             }
@@ -447,6 +457,14 @@ impl Collection for SortedSet {
         match &self.repr {
             Repr::One(items) => items.bytes(),
             Repr::Many(tree) => tree.bytes(),
+        }
+    }
+
+    #[inline]
+    fn prefetch_parts(&self) {
+        match &self.repr {
+            Repr::One(items) => items.prefetch_parts(),
+            Repr::Many(tree) => prefetch_value(&**tree),
         }
     }
 

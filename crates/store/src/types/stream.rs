@@ -25,6 +25,7 @@ pub use op::StreamOp;
 use super::Collection;
 use super::wire::{self, Reader};
 use crate::mem::class_size;
+use crate::table::prefetch_value;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Most entries of a block.
@@ -72,6 +73,8 @@ impl std::fmt::Display for StreamId {
     }
 }
 
+/// Most bytes of a number of fields.
+const COUNT_MAX: usize = 5;
 const DELETED: u8 = 1;
 const SAME_FIELDS: u8 = 2;
 
@@ -173,21 +176,36 @@ impl Block {
     /// Adds an entry. Its id is above all others.
     fn push(&mut self, id: StreamId, items: &[&[u8]]) {
         let same = self.has_same_fields(items);
-        let mut entry = vec![if same { SAME_FIELDS } else { 0 }];
-        wire::put_u64(&mut entry, id.ms.wrapping_sub(self.first.ms));
-        wire::put_u64(&mut entry, id.seq);
+        let ms = id.ms.wrapping_sub(self.first.ms);
+        let numbers = wire::u64_len(ms) + wire::u64_len(id.seq) + COUNT_MAX;
+        let strings = items.iter().map(|item| item.len() + wire::u64_len(item.len() as u64));
+        self.make_room(1 + numbers + strings.sum::<usize>());
+        let bytes = &mut self.bytes;
+        bytes.push(if same { SAME_FIELDS } else { 0 });
+        wire::put_u64(bytes, ms);
+        wire::put_u64(bytes, id.seq);
         if same {
-            items.chunks(2).for_each(|pair| wire::put_bytes(&mut entry, pair[1]));
+            items.chunks(2).for_each(|pair| wire::put_bytes(bytes, pair[1]));
         } else {
-            wire::put_u64(&mut entry, items.len() as u64 / 2);
-            items.iter().for_each(|item| wire::put_bytes(&mut entry, item));
+            wire::put_u64(bytes, items.len() as u64 / 2);
+            items.iter().for_each(|item| wire::put_bytes(bytes, item));
         }
-        let needed = self.bytes.len() + entry.len();
-        if needed > self.bytes.capacity() {
-            self.bytes.reserve_exact(class_size(needed) - self.bytes.len());
-        }
-        self.bytes.extend_from_slice(&entry);
         self.live += 1;
+    }
+
+    /// Makes room for an entry: as much again as there is, for the last block is added to often.
+    fn make_room(&mut self, entry_max: usize) {
+        let len = self.bytes.len();
+        let needed = len + entry_max;
+        if needed > self.bytes.capacity() {
+            let more = (2 * len).min(BLOCK_BYTES);
+            self.bytes.reserve_exact(class_size(needed.max(more)) - len);
+        }
+    }
+
+    /// Gives the room back that is not needed when nothing is added any more.
+    fn seal(&mut self) {
+        self.bytes.shrink_to(class_size(self.bytes.len()));
     }
 
     /// All entries, deleted ones included.
@@ -260,6 +278,7 @@ impl Block {
             let items: Vec<&[u8]> = entry.fields.collect();
             new.push(entry.id, &items);
         }
+        new.seal();
         *self = new;
     }
 }
@@ -371,9 +390,10 @@ impl Stream {
     }
 
     /// How many entries are in each block from the first on: what trimming by whole blocks can drop.
-    pub fn block_lens(&self) -> impl Iterator<Item = (u64, Option<StreamId>)> {
+    /// The id of a block's last entry is found by a walk, if it is asked for.
+    pub fn block_lens(&self) -> impl Iterator<Item = (u64, impl FnOnce() -> Option<StreamId>)> {
         let last = |block: &Block| block.raw().last().map(|raw| raw.id);
-        self.0.blocks.iter().map(move |block| (u64::from(block.live), last(block)))
+        self.0.blocks.iter().map(move |block| (u64::from(block.live), move || last(block)))
     }
 
     /// The consumer groups by name.
@@ -393,6 +413,11 @@ impl Stream {
             return;
         }
         if !inner.blocks.back().is_some_and(Block::has_room) {
+            if let Some(full) = inner.blocks.back_mut() {
+                inner.block_bytes -= full.heap_bytes();
+                full.seal();
+                inner.block_bytes += full.heap_bytes();
+            }
             inner.blocks.push_back(Block::new(id));
         }
         let Some(block) = inner.blocks.back_mut() else { return };
@@ -498,6 +523,11 @@ impl Collection for Stream {
     /// Never: a stream remembers its last id and its groups.
     fn is_empty(&self) -> bool {
         false
+    }
+
+    #[inline]
+    fn prefetch_parts(&self) {
+        prefetch_value(&*self.0);
     }
 
     fn bytes(&self) -> usize {

@@ -10,6 +10,12 @@ pub fn put_u64(out: &mut Vec<u8>, mut n: u64) {
     out.push(n as u8);
 }
 
+/// Bytes that a number takes.
+#[must_use]
+pub fn u64_len(n: u64) -> usize {
+    (u64::BITS - (n | 1).leading_zeros()).div_ceil(7) as usize
+}
+
 /// Appends a signed number; near zero it is short.
 pub fn put_i64(out: &mut Vec<u8>, n: i64) {
     put_u64(out, ((n << 1) ^ (n >> 63)) as u64);

@@ -3,6 +3,7 @@
 use super::{Group, Stream, StreamId};
 use crate::types::Operation;
 use crate::types::wire::{self, Reader};
+use smallvec::SmallVec;
 
 /// A change of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,8 @@ impl StreamOp<'_> {
     /// Fields and values in the form that [`StreamOp::Add`] takes.
     #[must_use]
     pub fn items<'b>(items: impl Iterator<Item = &'b [u8]>) -> Vec<u8> {
-        let mut out = Vec::new();
+        // Enough for most: then it is one allocation.
+        let mut out = Vec::with_capacity(128);
         items.for_each(|item| wire::put_bytes(&mut out, item));
         out
     }
@@ -149,7 +151,7 @@ pub(super) fn apply(stream: &mut Stream, op: StreamOp<'_>) -> bool {
     match op {
         StreamOp::Add(id, items) => {
             let mut reader = Reader::new(items);
-            let items: Vec<&[u8]> = std::iter::from_fn(|| reader.bytes()).collect();
+            let items: SmallVec<[&[u8]; 8]> = std::iter::from_fn(|| reader.bytes()).collect();
             if !reader.is_empty() || !items.len().is_multiple_of(2) || id <= stream.last_id() {
                 return false;
             }
