@@ -20,6 +20,7 @@
 //! | `11100000` | length u32, then the string |
 
 use crate::mem::class_size;
+use crate::table::prefetch_value;
 use hypercache_stdx::number;
 
 const COUNT: usize = 4;
@@ -211,6 +212,12 @@ impl Packed {
         let mut room = Vec::with_capacity(class_size(COUNT + bytes));
         room.resize(COUNT, 0);
         Packed { bytes: room }
+    }
+
+    /// Brings the first items towards the cache.
+    #[inline]
+    pub(super) fn prefetch_parts(&self) {
+        self.bytes.first().into_iter().for_each(prefetch_value);
     }
 
     fn set_len(&mut self, len: usize) {
