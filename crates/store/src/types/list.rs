@@ -13,14 +13,14 @@
 
 mod chunks;
 
-use super::packed::{Item, Packed, Pos};
+use super::packed::{HEAD_BYTES, Item, Packed, Pos};
 use super::wire::{self, Reader};
 use super::{Collection, Operation};
 use crate::table::prefetch_value;
 use chunks::Chunks;
 
-/// Longest chunk in bytes, unless a single item is longer.
-const CHUNK_MAX: usize = 2048;
+/// Longest chunk in bytes, unless a single item is longer: with its head it fills a size class.
+const CHUNK_MAX: usize = 2048 - HEAD_BYTES;
 
 /// A change of a list. Indexes count from the front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,6 +24,8 @@ use crate::table::prefetch_value;
 use hypercache_stdx::number;
 
 const COUNT: usize = 4;
+/// Bytes of a sequence beyond its items.
+pub(super) const HEAD_BYTES: usize = COUNT;
 const SHORT: u8 = 0x80;
 const SHORT_MAX: usize = 63;
 const INT_16: u8 = 0xc0;
