@@ -100,12 +100,12 @@ fn has_plain_words(script: &[u8]) -> bool {
         let start = before + start;
         let len = script[start..].iter().take_while(|byte| is_word(**byte)).count();
         let word = &script[start..start + len];
-        let is = |other: &&str| other.as_bytes() == word;
+        let is_in = |names: &[&str]| names.iter().any(|name| name.as_bytes() == word);
         let is_plain = match last_sign(&script[..start]) {
             // Two points join strings.
-            Some((b'.', b'.')) => !LOOPS.iter().any(|loops| is(loops)),
-            Some((b'.' | b':', _)) => MEMBERS.iter().any(|member| is(member)),
-            _ => !LOOPS.iter().any(|loops| is(loops)),
+            Some((b'.', b'.')) => !is_in(LOOPS),
+            Some((b'.' | b':', _)) => is_in(MEMBERS),
+            _ => !is_in(LOOPS),
         };
         // A number with a point looks like a member.
         if !is_plain && !word[0].is_ascii_digit() {

@@ -1,12 +1,12 @@
 //! A map of byte strings: what hashes and sets of more than a few integers are. Hot path.
 //!
-//! A small map is one [`Segment`], whose tags are made without the hash. A larger one is an extendible hash table of them (Fagin et al.,
-//! "Extendible hashing", TODS 1979): a directory that the first bits of a key's hash index, and
-//! segments of at most [`ITEMS_MAX`] records or [`ARENA_TARGET`] bytes. A full segment is split in two
-//! by the next bit of the hash, two that became sparse are merged. So no change moves more than one
-//! segment's records; what is longest is the doubling of the directory, 4 bytes for each segment or
-//! two, and the growth of the list of segments by an eighth: 0.2 ms at five million keys. Freeing it
-//! is freeing one block for each segment.
+//! A small map is one [`Segment`], whose tags are made without the hash. A larger one is an extendible
+//! hash table of them (Fagin et al., "Extendible hashing", TODS 1979): a directory that the first bits of
+//! a key's hash index, and segments of at most [`ITEMS_MAX`] records or [`ARENA_TARGET`] bytes. A full
+//! segment is split in two by the next bit of the hash, two that became sparse are merged. So no change
+//! moves more than one segment's records; what is longest is the doubling of the directory, 4 bytes for
+//! each segment or two, and the growth of the list of segments by an eighth: 0.2 ms at five million keys.
+//! Freeing it is freeing one block for each segment.
 //!
 //! Cost per key beyond its record: 0.7 bytes of directory and list. Keys are hashed under a secret of
 //! the process; what a walk shows of the order is useless elsewhere.

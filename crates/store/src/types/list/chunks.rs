@@ -7,10 +7,15 @@ use crate::types::Packed;
 use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
 
-/// See the module's text. A first chunk that is empty is none.
+/// See the module's text.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chunks {
+    /// The first one, if there is one.
     first: Packed,
+    #[allow(
+        clippy::box_collection,
+        reason = "few lists have one, and each has room for a pointer only"
+    )]
     others: Option<Box<VecDeque<Packed>>>,
     has_first: bool,
 }
