@@ -4,6 +4,10 @@
 //! A value is kept as text, as CONFIG GET shows it. What the request path needs is also kept parsed
 //! in [`Hot`], by the row's `apply`.
 
+mod limits;
+
+pub use limits::{OutputLimit, OutputLimits};
+
 use crate::keyspace::PARTITIONS;
 use crate::shared::Shared;
 use hypercache_stdx::{number, size};
@@ -448,28 +452,6 @@ pub struct Hot {
     pub log_bytes_max: AtomicU64,
     /// Bits of `notify-keyspace-events`; see [`crate::pubsub`].
     pub notify: AtomicU32,
-}
-
-/// When a client's output is too much: hard bytes, soft bytes, seconds above soft; 0 is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OutputLimit {
-    /// Close at once above this many bytes.
-    pub hard: u64,
-    /// Close above this many bytes …
-    pub soft: u64,
-    /// … for this many seconds.
-    pub soft_s: u64,
-}
-
-/// The limits of each class of client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OutputLimits {
-    /// Ordinary clients.
-    pub normal: OutputLimit,
-    /// Replicas.
-    pub replica: OutputLimit,
-    /// Clients in subscribe mode.
-    pub pubsub: OutputLimit,
 }
 
 impl Default for Hot {
