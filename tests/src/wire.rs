@@ -35,6 +35,13 @@ impl Frame {
         }
     }
 
+    /// The bytes of a string; `None` of anything else.
+    pub fn bulk(&self) -> Option<&[u8]> {
+        let head = self.line().len() + 3;
+        let is_string = self.kind() == b'$' && self.0.len() > head;
+        is_string.then(|| &self.0[head..self.0.len() - 2])
+    }
+
     /// The values in an array, a set or a push; `None` of anything else, also of a null array.
     pub fn items(&self) -> Option<Vec<Frame>> {
         let count: usize = match self.kind() {

@@ -10,6 +10,8 @@ mod bounds;
 mod clients;
 #[path = "main/compat.rs"]
 mod compat;
+#[path = "main/dump.rs"]
+mod dump;
 #[path = "main/generate.rs"]
 mod generate;
 #[path = "main/growth.rs"]

@@ -12,6 +12,7 @@ const TARGETS: &[&str] = &[
     "command_sequence",
     "config_file",
     "acl_rules",
+    "restore_payload",
     "lua_bridge",
 ];
 

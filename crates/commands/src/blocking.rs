@@ -81,6 +81,16 @@ impl Waiter {
         self.number
     }
 
+    /// Who waits.
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// The row of its command.
+    pub(crate) fn entry(&self) -> &'static Entry {
+        self.entry
+    }
+
     /// The family of its command.
     #[must_use]
     pub fn group(&self) -> Group {
@@ -374,10 +384,20 @@ pub fn time_out(shared: &Shared, waiter: &Arc<Waiter>) -> Option<Box<Output>> {
     Some(reply)
 }
 
-/// Ends the wait of a client from another connection. Returns whether it waited.
+/// Answers a client that waits for something else than keys, if it still does.
+pub(crate) fn answer(shared: &Shared, waiter: &Arc<Waiter>, write: impl FnOnce(&mut Reply<'_>)) {
+    if waiter.claim(false) {
+        let mut reply = Box::<Output>::default();
+        write(&mut Reply::new(&mut reply, waiter.version));
+        end(shared, waiter, reply);
+    }
+}
+
+/// Ends the wait of a client from another connection. Returns whether it waited for keys: what is under
+/// way elsewhere cannot be called back.
 pub(crate) fn unblock(shared: &Shared, id: u64, with_error: bool) -> bool {
     let Some(waiter) = shared.blocked.0.lock().get(&id).map(Arc::clone) else { return false };
-    if !waiter.claim(false) {
+    if waiter.keys.is_empty() || !waiter.claim(false) {
         return false;
     }
     let mut output = Box::<Output>::default();

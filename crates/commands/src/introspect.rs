@@ -179,22 +179,27 @@ fn write_key_spec(reply: &mut Reply<'_>, spec: Keys) {
     let (begin, kind, fields) = match spec {
         Keys::Range { first, last, step, .. } => {
             let last = if last < 0 { last } else { last - first as isize };
-            (first, "range", [("lastkey", last as i64), ("keystep", step as i64), ("limit", 0)])
+            (
+                first as isize,
+                "range",
+                [("lastkey", last as i64), ("keystep", step as i64), ("limit", 0)],
+            )
         }
         Keys::Counted { count, .. } => {
-            (count, "keynum", [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)])
+            (count as isize, "keynum", [("keynumidx", 0), ("firstkey", 1), ("keystep", 1)])
         }
         Keys::CountedPairs { count, .. } => {
-            (count, "keynum", [("keynumidx", 0), ("firstkey", 1), ("keystep", 2)])
+            (count as isize, "keynum", [("keynumidx", 0), ("firstkey", 1), ("keystep", 2)])
         }
         Keys::Streams { from, .. } => {
-            (from, "range", [("lastkey", -1), ("keystep", 1), ("limit", 2)])
+            (from as isize, "range", [("lastkey", -1), ("keystep", 1), ("limit", 2)])
         }
         Keys::Behind { from, .. } => {
-            (from, "range", [("lastkey", 0), ("keystep", 1), ("limit", 0)])
+            (from as isize, "range", [("lastkey", 0), ("keystep", 1), ("limit", 0)])
         }
+        Keys::Rest { from, .. } => (from, "range", [("lastkey", -1), ("keystep", 1), ("limit", 0)]),
         Keys::Unknown { flags, note } => return write_unknown_spec(reply, flags, note),
-        Keys::Two(..) | Keys::Sort { .. } | Keys::None | Keys::All | Keys::Each => {
+        Keys::Two(..) | Keys::Sort { .. } | Keys::Migrate | Keys::None | Keys::All | Keys::Each => {
             return reply.null();
         }
     };
@@ -230,11 +235,12 @@ fn write_unknown_spec(reply: &mut Reply<'_>, flags: KeyFlags, note: &str) {
 }
 
 /// Where the search for keys begins.
-fn write_begin(reply: &mut Reply<'_>, spec: Keys, begin: usize) {
+fn write_begin(reply: &mut Reply<'_>, spec: Keys, begin: isize) {
     reply.map(2);
     let word = match spec {
         Keys::Behind { words, .. } => words.first().copied(),
         Keys::Streams { .. } => Some("STREAMS"),
+        Keys::Rest { word, .. } => Some(word),
         _ => None,
     };
     write_pair(reply, "type", if word.is_some() { "keyword" } else { "index" });

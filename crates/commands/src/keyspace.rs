@@ -753,4 +753,11 @@ impl<'a> Keys<'a> {
         let (shard, _) = self.shard_of(key);
         shard.history.watch(db, key, flag);
     }
+
+    /// Ends [`Self::watch`]. The key must be held.
+    pub fn unwatch(&mut self, key: &[u8], flag: &WatchFlag) {
+        let db = self.db;
+        let (shard, _) = self.shard_of(key);
+        shard.history.unwatch(db, key, flag);
+    }
 }

@@ -29,6 +29,7 @@ fn is_secret(args: Args<'_>, i: usize) -> bool {
             let is_value = i >= 3 && i % 2 == 1 && is(0, "CONFIG") && is(1, "SET");
             is_value && SECRET_SETTINGS.iter().any(|name| is(i - 1, name))
         }
+        7 => is(0, "MIGRATE") && crate::migrate::is_secret(args, i),
         _ => false,
     }
 }
@@ -60,6 +61,11 @@ mod tests {
             ("ACL SETUSER u on >p", "ACL SETUSER (redacted) (redacted) (redacted)"),
             ("acl whoami", "acl whoami"),
             ("SET AUTH requirepass", "SET AUTH requirepass"),
+            ("MIGRATE h 1 k 0 9 AUTH p COPY", "MIGRATE h 1 k 0 9 AUTH (redacted) COPY"),
+            (
+                "MIGRATE h 1  0 9 auth2 u p KEYS auth a",
+                "MIGRATE h 1  0 9 auth2 (redacted) (redacted) KEYS auth a",
+            ),
         ] {
             assert_eq!(all_shown(line), expected);
         }

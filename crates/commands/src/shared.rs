@@ -8,6 +8,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::keyspace::Keyspace;
 use crate::latency::LatencyMonitor;
+use crate::migrate::{Migration, Migrations};
 use crate::pubsub::PubSub;
 use crate::sampler::Sampler;
 use crate::scripts::Scripts;
@@ -59,6 +60,10 @@ pub enum Message {
         /// Its reply.
         reply: Box<Output>,
     },
+    /// Keys to send to another server, which takes long.
+    Migrate(Box<Migration>),
+    /// They were sent, or not.
+    Migrated(Box<Migration>),
     /// CONFIG RESETSTAT: a worker's counters are written by itself only.
     ResetStats,
 }
@@ -186,6 +191,8 @@ pub struct Shared {
     pub tracking: Tracking,
     /// What cluster clients are told.
     pub cluster: Cluster,
+    /// Keys on their way to other servers.
+    pub migrations: Migrations,
 }
 
 impl Shared {
@@ -228,6 +235,7 @@ impl Shared {
             blocked: Blocked::default(),
             tracking: Tracking::default(),
             cluster,
+            migrations: Migrations::default(),
         });
         crate::config::apply_all(&shared);
         shared

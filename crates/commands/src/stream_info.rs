@@ -4,7 +4,7 @@ use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::stream::{BASE, int, reply_entries, reply_entry, reply_id};
 use crate::stream_group::no_group;
-use crate::stream_read::{distance_from_first, has_tombstones_after};
+use crate::stream_read::has_tombstones_after;
 use crate::table::{Acl, Command, Flags, KeyFlags, Keys};
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::Reply;
@@ -124,7 +124,7 @@ fn lag(stream: &Stream, group: &Group) -> Option<u64> {
     }
     let read = match group.entries_read {
         Some(read) if !has_tombstones_after(stream, group.last_id) => Some(read),
-        _ => distance_from_first(stream, group.last_id),
+        _ => stream.distance_from_first(group.last_id),
     };
     Some(stream.entries_added().wrapping_sub(read?))
 }

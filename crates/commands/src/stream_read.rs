@@ -296,7 +296,7 @@ fn deliver(
 fn read_after(stream: &Stream, entries_read: Option<u64>, id: StreamId) -> Option<u64> {
     match entries_read {
         Some(n) if !has_tombstones_after(stream, id) => Some(n + 1),
-        _ if stream.entries_added() > 0 => distance_from_first(stream, id),
+        _ if stream.entries_added() > 0 => stream.distance_from_first(id),
         other => other,
     }
 }
@@ -305,29 +305,6 @@ fn read_after(stream: &Stream, entries_read: Option<u64>, id: StreamId) -> Optio
 pub(crate) fn has_tombstones_after(stream: &Stream, id: StreamId) -> bool {
     let deleted = stream.max_deleted_id();
     !stream.is_empty() && id <= deleted && stream.first_id() <= deleted
-}
-
-/// How many entries were ever added up to `id`, as far as it can be known.
-pub(crate) fn distance_from_first(stream: &Stream, id: StreamId) -> Option<u64> {
-    let added = stream.entries_added();
-    if added == 0 {
-        return Some(0);
-    }
-    if stream.is_empty() && id <= stream.last_id() || id == stream.last_id() {
-        return Some(added);
-    }
-    if id > stream.last_id() {
-        return None;
-    }
-    let (first, deleted) = (stream.first_id(), stream.max_deleted_id());
-    if deleted != StreamId::MIN && deleted >= first {
-        return None;
-    }
-    match id.cmp(&first) {
-        std::cmp::Ordering::Less => Some(added - stream.len()),
-        std::cmp::Ordering::Equal => Some(added - stream.len() + 1),
-        std::cmp::Ordering::Greater => None,
-    }
 }
 
 /// Answers what a consumer was given before and did not acknowledge; that counts as a delivery.

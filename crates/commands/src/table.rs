@@ -188,6 +188,18 @@ pub enum Keys {
         /// Whether it may be stored.
         stores: bool,
     },
+    /// Those of MIGRATE: the third argument, or all behind KEYS.
+    Migrate,
+    /// All behind a word, which is looked for from an argument on, counted from the end when negative:
+    /// a specification, as COMMAND INFO shows it.
+    Rest {
+        /// The word, in upper case.
+        word: &'static str,
+        /// Number of the first argument that may be the word.
+        from: isize,
+        /// What is done with them.
+        flags: KeyFlags,
+    },
     /// A specification of keys that no rule finds, as COMMAND INFO shows it.
     Unknown {
         /// What is done with the keys.
@@ -216,7 +228,8 @@ impl Keys {
     pub fn specs(&self) -> Vec<Keys> {
         match *self {
             Keys::Range { .. } | Keys::Counted { .. } | Keys::Streams { .. } => vec![*self],
-            Keys::Unknown { .. } | Keys::CountedPairs { .. } => vec![*self],
+            Keys::Unknown { .. } | Keys::CountedPairs { .. } | Keys::Rest { .. } => vec![*self],
+            Keys::Migrate => crate::migrate::SPECS.to_vec(),
             Keys::Sort { stores } => crate::sort::specs(stores),
             Keys::Behind { words, from, flags } => {
                 let spec = |word| Keys::Behind { words: std::slice::from_ref(word), from, flags };
@@ -236,6 +249,7 @@ impl Keys {
             | Keys::CountedPairs { flags, .. }
             | Keys::Streams { flags, .. }
             | Keys::Unknown { flags, .. }
+            | Keys::Rest { flags, .. }
             | Keys::Behind { flags, .. } => flags,
             _ => KeyFlags::NONE,
         }
@@ -253,7 +267,8 @@ impl Keys {
     pub fn for_each(&self, args: Args<'_>, f: &mut dyn FnMut(usize, KeyFlags)) {
         let len = args.len();
         match *self {
-            Keys::None | Keys::All | Keys::Each | Keys::Unknown { .. } => {}
+            Keys::None | Keys::All | Keys::Each | Keys::Unknown { .. } | Keys::Rest { .. } => {}
+            Keys::Migrate => crate::migrate::each_key(args, f),
             Keys::Sort { stores } => crate::sort::each_key(args, stores, f),
             Keys::Two(a, b) => {
                 a.for_each(args, f);
@@ -451,6 +466,8 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::stream_group::COMMANDS,
     crate::stream_info::COMMANDS,
     crate::generic::COMMANDS,
+    crate::dump::COMMANDS,
+    crate::migrate::COMMANDS,
     crate::sort::COMMANDS,
     crate::expire::COMMANDS,
     crate::database::COMMANDS,

@@ -132,6 +132,7 @@ fn any_command() -> impl Strategy<Value = String> {
         1 => (key(), key()).prop_map(|(a, b)| format!("RENAMENX {a} {b}")),
         2 => (key(), key(), db()).prop_map(|(a, b, d)| format!("COPY {a} {b} DB {d} REPLACE")),
         1 => (key(), db()).prop_map(|(k, d)| format!("MOVE {k} {d}")),
+        3 => (key(), key(), 0u16..300).prop_map(|(a, b, ttl)| format!("restore {a} {b} {ttl}")),
         2 => db().prop_map(|d| format!("SELECT {d}")),
         1 => (db(), db()).prop_map(|(a, b)| format!("SWAPDB {a} {b}")),
         1 => Just("FLUSHDB".to_owned()),
@@ -151,6 +152,19 @@ fn expire(harness: &Harness) {
     }
 }
 
+/// Has the payload of one key restored as another: `from to ttl`.
+fn restore(harness: &mut Harness, line: &str) {
+    let words: Vec<&str> = line.split(' ').collect();
+    let reply = harness.run(&format!("DUMP {}", words[0]));
+    let is_payload = reply.starts_with(b"$") && reply != b"$-1\r\n";
+    let start = reply.iter().position(|byte| *byte == b'\n').filter(|_| is_payload);
+    let Some(start) = start else { return };
+    let payload = &reply[start + 1..reply.len() - 2];
+    let (to, ttl) = (words[1].as_bytes(), words[2].as_bytes());
+    let reply = harness.run_args([&b"RESTORE"[..], to, ttl, payload, b"REPLACE"]);
+    assert!(matches!(&reply[..], b"+OK\r\n" | b"+QUEUED\r\n"), "{}", reply.escape_ascii());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -160,6 +174,10 @@ proptest! {
     ) {
         let mut harness = Harness::new(logging_config());
         for command in &commands {
+            if let Some(line) = command.strip_prefix("restore ") {
+                restore(&mut harness, line);
+                continue;
+            }
             match command.strip_prefix("pass ") {
                 Some(ms) => harness.worker.now_ms += ms.parse::<u64>().expect("a number"),
                 None if command == "expire" => expire(&harness),

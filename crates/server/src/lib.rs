@@ -5,6 +5,7 @@
 mod connection;
 mod io;
 mod listen;
+mod migrate;
 mod serve;
 mod standby;
 mod worker;

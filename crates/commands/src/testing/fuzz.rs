@@ -10,6 +10,7 @@ mod dictionary;
 mod frames;
 mod memcached_parser;
 mod resp_parser;
+mod restore_payload;
 
 pub use acl_rules::acl_rules;
 pub use command_sequence::command_sequence;
@@ -17,6 +18,7 @@ pub use config_file::config_file;
 pub use dictionary::dictionary;
 pub use memcached_parser::memcached_parser;
 pub use resp_parser::resp_parser;
+pub use restore_payload::restore_payload;
 
 /// How many replies of RESP2 the bytes are, if they are whole ones.
 #[must_use]
@@ -35,4 +37,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("command_sequence", command_sequence),
     ("config_file", config_file),
     ("acl_rules", acl_rules),
+    ("restore_payload", restore_payload),
 ];

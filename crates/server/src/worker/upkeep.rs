@@ -5,6 +5,7 @@ use crate::io::Driver;
 use hypercache_commands::blocking::time_out;
 use hypercache_commands::client::{Client, ClientFlags};
 use hypercache_commands::keyspace::PARTITIONS;
+use hypercache_commands::migrate::settle;
 use hypercache_commands::pubsub::write_push;
 use hypercache_commands::shared::Message;
 use hypercache_commands::tracking::{self, write_notice};
@@ -47,6 +48,10 @@ impl<D: Driver> Worker<D> {
                 Message::Kill(client) => self.kill(&client),
                 Message::Unblock { client, number, reply } => {
                     self.unblock(&client, number, reply);
+                }
+                Message::Migrate(migration) => crate::migrate::start(&self.shared, migration),
+                Message::Migrated(migration) => {
+                    settle(&self.shared, &mut self.commands, migration);
                 }
                 Message::Resume => self.is_resuming = true,
                 Message::ResetStats => self.commands.stats.reset(),

@@ -26,6 +26,7 @@ use super::Collection;
 use super::wire::{self, Reader};
 use crate::mem::class_size;
 use crate::table::prefetch_value;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Most entries of a block.
@@ -351,6 +352,30 @@ impl Stream {
     #[must_use]
     pub fn first_id(&self) -> StreamId {
         self.range(StreamId::MIN, StreamId::MAX).next().map_or(StreamId::MIN, |entry| entry.id)
+    }
+
+    /// How many entries were ever added up to `id`, as far as it can be known.
+    #[must_use]
+    pub fn distance_from_first(&self, id: StreamId) -> Option<u64> {
+        let added = self.entries_added();
+        if added == 0 {
+            return Some(0);
+        }
+        if self.is_empty() && id <= self.last_id() || id == self.last_id() {
+            return Some(added);
+        }
+        if id > self.last_id() {
+            return None;
+        }
+        let (first, deleted) = (self.first_id(), self.max_deleted_id());
+        if deleted != StreamId::MIN && deleted >= first {
+            return None;
+        }
+        match id.cmp(&first) {
+            Ordering::Less => Some(added - self.len()),
+            Ordering::Equal => Some(added - self.len() + 1),
+            Ordering::Greater => None,
+        }
     }
 
     /// The block that holds `id` or the first one after it.

@@ -17,6 +17,7 @@ pub fn dictionary(target: &str) -> String {
         "config_file" => setting_words(),
         "lua_bridge" => lua_words(),
         "acl_rules" => rule_words(),
+        "restore_payload" => payload_words(),
         _ => BTreeSet::new(),
     };
     let mut text = format!("# The words of {target}. Written by `cargo xtask gen`.\n");
@@ -99,6 +100,37 @@ fn rule_words() -> Words {
     let all = plain.iter().chain(&others).chain(&marks);
     words.extend(all.map(|word| word.as_bytes().to_vec()));
     words
+}
+
+/// Heads of lengths and numbers, of the packed encodings and their ends.
+fn payload_words() -> Words {
+    let texts: [&[u8]; 24] = [
+        b"\x40\x40",
+        b"\x80\0\0\x40\0",
+        b"\x81\0\0\0\0\0\0\0\x01",
+        b"\xc0\x7f",
+        b"\xc1\0\x7f",
+        b"\xc2\0\0\0\x7f",
+        b"\xc3\x05\x0a",
+        b"\xff",
+        b"\xfe",
+        b"\xf1\0\x01\x04",
+        b"\xf2\0\0\x01\x05",
+        b"\xf3\0\0\0\x01\x06",
+        b"\xf4\0\0\0\0\0\0\0\x01\x0a",
+        b"\xe0\x40",
+        b"\xdf\xff\x02",
+        b"\x81a\x02",
+        b"\xc0\x41\x02",
+        b"\xf0\x01\0\0\0a\x06",
+        b"\x04\x01",
+        b"\x02\x01\0\x01",
+        b"\0\0\0\0\0\0\xf0\x3f",
+        b"\0\0\0\0\0\0\xf8\x7f",
+        b"\0\0\0\0\0\0\0\x80",
+        b"\x031.5",
+    ];
+    texts.iter().map(|text| text.to_vec()).collect()
 }
 
 fn setting_words() -> Words {
