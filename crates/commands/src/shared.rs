@@ -8,6 +8,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::keyspace::Keyspace;
 use crate::latency::LatencyMonitor;
+use crate::leftover::Leftovers;
 use crate::pubsub::PubSub;
 use crate::sampler::Sampler;
 use crate::scripts::Scripts;
@@ -186,6 +187,8 @@ pub struct Shared {
     pub tracking: Tracking,
     /// What cluster clients are told.
     pub cluster: Cluster,
+    /// What could not be removed from partitions that were held.
+    pub leftovers: Leftovers,
 }
 
 impl Shared {
@@ -200,8 +203,10 @@ impl Shared {
         let run_id =
             format!("{:016x}{:016x}{:08x}", rng::entropy(), rng::entropy(), rng::entropy() as u32);
         let cluster = Cluster::new(config.is_on("cluster-enabled"));
+        let keyspace = Keyspace::new(secret);
+        let blocked = Blocked::new(&keyspace.registered);
         let shared = Arc::new(Shared {
-            keyspace: Keyspace::new(secret),
+            keyspace,
             config,
             acl: Accounts::default(),
             clients: Clients::default(),
@@ -225,19 +230,20 @@ impl Shared {
             is_active_expire: AtomicBool::new(true),
             memcached_flush_ms: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
-            blocked: Blocked::default(),
+            blocked,
             tracking: Tracking::default(),
             cluster,
+            leftovers: Leftovers::default(),
         });
         crate::config::apply_all(&shared);
         shared
     }
 
-    /// Bytes of keyspace and connection buffers in use.
+    /// Bytes in use: of the keyspace, of what clients have registered, and of connection buffers.
     #[must_use]
     pub fn bytes_used(&self) -> u64 {
         let sum: isize = self.stats.iter().map(|s| s.bytes()).sum();
-        let used = sum.max(0) as u64;
+        let used = sum.max(0) as u64 + self.keyspace.registered.bytes() as u64;
         self.peak_bytes.fetch_max(used, Ordering::Relaxed);
         used
     }
