@@ -14,6 +14,8 @@ mod compat;
 mod generate;
 #[path = "main/growth.rs"]
 mod growth;
+#[path = "main/interleavings.rs"]
+mod interleavings;
 #[path = "main/lifecycle.rs"]
 mod lifecycle;
 #[path = "main/malformed.rs"]
