@@ -16,6 +16,8 @@ mod dump;
 mod generate;
 #[path = "main/growth.rs"]
 mod growth;
+#[path = "main/interleavings.rs"]
+mod interleavings;
 #[path = "main/lifecycle.rs"]
 mod lifecycle;
 #[path = "main/malformed.rs"]

@@ -8,53 +8,62 @@
 //! time were over.
 //!
 //! **How it is served.** A partition knows who waits for which of its keys, in order of arrival
-//! ([`crate::keyspace::History`]). A write that puts something into such a key notes the key as ready;
-//! when the locks of the command (of the transaction, of the script) that did so are released, and before
-//! the next one of its client runs, [`serve_ready`] runs the waiting commands on the ready keys, first
-//! come first served, each under the locks of its own keys, until one finds nothing. Their replies go to
-//! the workers of their clients by message. What they change makes further keys ready.
+//! ([`crate::keyspace::History`]). A write that puts something into such a key notes the key as ready.
+//! Before the locks of the command (of the transaction, of the script) that did so are released,
+//! [`serve_ready`] runs the waiting commands on the ready keys, first come first served, until one
+//! finds nothing. So nobody comes between a push and the pop of who waited for it. What they change
+//! makes further keys ready, whose turn comes after those that are ready already. Their replies go to
+//! the workers of their clients by message.
 //!
-//! **Who ends a wait.** Its state is taken from `WAITING` by whoever ends it: a server, the clock of the
-//! client's worker, CLIENT UNBLOCK, or the end of the connection; so it ends once. A server that finds
-//! nothing gives it back, and tries again if another came by meanwhile.
+//! **A command that moves an item** needs the lock of its target too, which comes out of order. If it
+//! is free it is taken. Else the key stays ready, everything is released, and all is locked anew in
+//! order; and whoever locks the partition meanwhile finds a key that is ready and does the very same
+//! before its own command ([`serve_ready`] again). So also then nobody gets to see the item first, and
+//! nobody waits for a lock out of order. A script, of which one runs at a time, just waits for it.
+//! Expiry and eviction only note what is ready; the worker's next turn serves ([`serve_unserved`]),
+//! if no command does before.
+//!
+//! What was tried: to serve after the release of the writer's locks, under those of the waiting
+//! command. Any other client could take the item in between. And on paper: to lock the targets of all
+//! who wait in a partition before each write to it. That is exact too, but a queue with a thousand
+//! BLMOVEs to lists of their own would cost a thousand locks per push.
+//!
+//! **Who ends a wait** does so under [`Waiter::is_waiting`], which a server holds while it runs the
+//! command: so it ends once. Under that lock none is waited for, hence it is held for the time of one
+//! command. What is registered under the locks of keys goes when these are free
+//! ([`crate::leftover`]): nobody waits for a partition to end a wait.
 //!
 //! A client waits in one command at a time, so it is in each key's list at most once, and the lists are
-//! bounded by `maxclients`. Between the release of a writer's locks and the service another worker may
-//! take what was put: then the client waits on, in its place.
+//! bounded by `maxclients` and by the arguments of the commands, which count as memory in use.
 
+use crate::charge::{Charge, Sum, heap, shared, table};
 use crate::client::{Client, ClientFlags};
-use crate::context::Cx;
+use crate::context::{Cx, Worker};
 use crate::error::{Outcome, ReplyError};
 use crate::keyspace::{Keys, Ready, partition_of};
+use crate::leftover::Leftover;
 use crate::session::{ReplyMode, Session};
 use crate::shared::{Message, Shared};
 use crate::table::{Entry, Group};
 use hypercache_protocol::parse::OwnedArgs;
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::{clock, number};
+use hypercache_store::types::Kind;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Whether a command may wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blocking<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blocking {
     /// It may.
     Allowed,
     /// It may not: it is part of a transaction or a script.
     Denied,
     /// It is tried again for a client that waits, because this key changed.
-    Serving(&'a [u8]),
+    Serving(Box<[u8]>),
 }
-
-const WAITING: u8 = 0;
-/// Somebody runs the command for the client.
-const SERVING: u8 = 1;
-/// The same, and another key became ready meanwhile.
-const SERVING_AGAIN: u8 = 2;
-const DONE: u8 = 3;
 
 /// A client that waits in a command.
 #[derive(Debug)]
@@ -67,11 +76,15 @@ pub struct Waiter {
     entry: &'static Entry,
     args: OwnedArgs,
     keys: Vec<Box<[u8]>>,
+    /// Partitions that its command needs beside that of the key that is ready.
+    targets: Vec<u16>,
     /// When the wait is over, on the clock that never goes back, in ms.
     deadline_ms: Option<u64>,
     /// Whether CLIENT REPLY takes its reply away.
     is_silent: bool,
-    state: AtomicU8,
+    is_waiting: Mutex<bool>,
+    /// Bytes of all this, until the last one who knows of it is gone.
+    _charge: Charge,
 }
 
 impl Waiter {
@@ -109,47 +122,58 @@ impl Waiter {
         self.is_silent
     }
 
-    /// Takes the right to end the wait. `notes` has who serves it at the moment try once more.
-    fn claim(&self, notes: bool) -> bool {
-        loop {
-            let taken = self.state.compare_exchange(WAITING, SERVING, Acquire, Acquire);
-            match taken {
-                Ok(_) => return true,
-                Err(SERVING) if notes => {
-                    let noted =
-                        self.state.compare_exchange(SERVING, SERVING_AGAIN, Release, Relaxed);
-                    if noted.is_ok() {
-                        return false;
-                    }
-                }
-                Err(_) => return false,
-            }
-        }
+    /// Its database and the keys that it is registered with.
+    pub(crate) fn keys(&self) -> (u8, &[Box<[u8]>]) {
+        (self.db, &self.keys)
     }
 
-    /// Gives the right back. Returns false if the command must be tried once more instead.
-    fn give_back(&self) -> bool {
-        if self.state.compare_exchange(SERVING, WAITING, Release, Relaxed).is_ok() {
-            return true;
+    /// Whether its command can do something with what its key holds now. One that waits for a stream
+    /// may have to be told that this is gone.
+    fn accepts(&self, kind: Option<Kind>) -> bool {
+        match self.group() {
+            Group::List => kind == Some(Kind::List),
+            Group::SortedSet => kind == Some(Kind::SortedSet),
+            _ => true,
         }
-        self.state.store(SERVING, Release);
-        false
-    }
-
-    fn finish(&self) {
-        self.state.store(DONE, Release);
     }
 }
 
 /// The clients that wait, by their ids.
-#[derive(Debug, Default)]
-pub struct Blocked(Mutex<HashMap<u64, Arc<Waiter>>>);
+#[derive(Debug)]
+pub struct Blocked(Mutex<(HashMap<u64, Arc<Waiter>>, Charge)>);
 
 impl Blocked {
+    /// None yet.
+    #[must_use]
+    pub fn new(registered: &Arc<Sum>) -> Self {
+        Blocked(Mutex::new((HashMap::new(), Charge::new(registered))))
+    }
+
+    fn insert(&self, waiter: &Arc<Waiter>) {
+        let (waiters, charge) = &mut *self.0.lock();
+        waiters.insert(waiter.client.id, Arc::clone(waiter));
+        charge.set(table(waiters));
+    }
+
+    fn get(&self, id: u64) -> Option<Arc<Waiter>> {
+        self.0.lock().0.get(&id).map(Arc::clone)
+    }
+
+    fn remove(&self, waiter: &Waiter) {
+        let (waiters, charge) = &mut *self.0.lock();
+        if waiters.get(&waiter.client.id).is_some_and(|other| other.number == waiter.number) {
+            waiters.remove(&waiter.client.id);
+        }
+        if waiters.is_empty() {
+            *waiters = HashMap::new();
+        }
+        charge.set(table(waiters));
+    }
+
     /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.lock().len()
+        self.0.lock().0.len()
     }
 
     /// Whether nobody waits.
@@ -162,12 +186,12 @@ impl Blocked {
 /// Waits of the process so far.
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
-impl<'a> Cx<'a> {
+impl Cx<'_> {
     /// Whether a command that may wait for several keys is to look at this one now.
     #[must_use]
     pub fn may_serve(&self, key: &[u8]) -> bool {
-        match self.blocking {
-            Blocking::Serving(ready) => ready == key,
+        match &self.blocking {
+            Blocking::Serving(ready) => **ready == *key,
             Blocking::Allowed | Blocking::Denied => true,
         }
     }
@@ -202,7 +226,18 @@ impl<'a> Cx<'a> {
         let mut names: Vec<Box<[u8]>> = keys.map(Box::from).collect();
         names.sort_unstable();
         names.dedup();
+        let mut targets = Vec::new();
+        self.entry.row.keys.for_each(args.as_args(), &mut |i, _| {
+            let key = args.as_args().get(i);
+            if names.binary_search_by(|name| (**name).cmp(key)).is_err() {
+                targets.push(partition_of(key));
+            }
+        });
         let deadline_ms = (timeout_ms > 0).then(|| clock::mono_ms().saturating_add(timeout_ms));
+        let mut charge = Charge::new(&self.shared.keyspace.registered);
+        let names_bytes: usize = names.iter().map(|name| heap(name.len())).sum();
+        let lists = heap(size_of_val(&names[..])) + heap(size_of_val(&targets[..]));
+        charge.set(shared::<Waiter>() + args.bytes_used() + names_bytes + lists);
         let waiter = Arc::new(Waiter {
             // Under the locks of the keys, so that the numbers in a key's list ascend.
             number: NUMBER.fetch_add(1, Relaxed),
@@ -212,14 +247,16 @@ impl<'a> Cx<'a> {
             entry: self.entry,
             args,
             keys: names,
+            targets,
             deadline_ms,
             is_silent: self.session.reply_mode != ReplyMode::On,
-            state: AtomicU8::new(WAITING),
+            is_waiting: Mutex::new(true),
+            _charge: charge,
         });
         for key in &waiter.keys {
             self.keys.wait_for(key, &waiter);
         }
-        self.shared.blocked.0.lock().insert(waiter.client.id, Arc::clone(&waiter));
+        self.shared.blocked.insert(&waiter);
         self.session.client.set_flag(ClientFlags::BLOCKED, true);
         self.session.make_cold().blocked = Some(waiter);
         Ok(())
@@ -257,149 +294,216 @@ fn timeout_ms(ms: f64) -> Result<u64, ReplyError> {
     Ok(ms as u64)
 }
 
-/// Serves the clients that wait for keys which the context's command made ready. No lock is held.
+/// Serves the clients that wait for keys that are ready, of the partitions that are held. Before a
+/// command runs, and again before its locks are released. Returns whether as much is held as before:
+/// not when a script keeps one of the partitions for too long.
 #[cold]
-pub(crate) fn serve_ready(cx: &mut Cx<'_>) {
-    let mut ready = VecDeque::from(std::mem::take(&mut cx.keys.news.ready));
-    while let Some(key) = ready.pop_front() {
-        serve_key(cx, &key, &mut ready);
-    }
-}
-
-fn serve_key(cx: &mut Cx<'_>, key: &Ready, ready: &mut VecDeque<Ready>) {
-    let partition = partition_of(&key.key);
-    // What one of these families does not find, no other of it will.
-    let (mut after, mut done) = (0, Vec::new());
-    loop {
-        let shard = cx.shared.keyspace.lock(partition);
-        let Some(waiter) = shard.history.next_waiter(key, after, &done) else { return };
-        drop(shard);
-        after = waiter.number;
-        if !waiter.claim(true) {
-            continue;
-        }
-        let is_served = serve(cx, &waiter, &key.key, ready);
-        if !is_served && waiter.group() != Group::Stream {
-            done.push(waiter.group());
+pub(crate) fn serve_ready(cx: &mut Cx<'_>) -> bool {
+    let mut partitions = cx.keys.held();
+    while let Err(targets) = serve(cx) {
+        partitions.extend(targets);
+        crate::dispatch::release(cx.shared, &mut cx.keys);
+        if !cx.keys.hold_many(&mut partitions) {
+            return false;
         }
     }
-}
-
-/// Runs the command of a client that waits, which was claimed. Returns whether it was answered.
-fn serve(cx: &mut Cx<'_>, waiter: &Arc<Waiter>, key: &[u8], ready: &mut VecDeque<Ready>) -> bool {
-    if serve_from(cx, waiter, key, ready) {
-        return true;
-    }
-    while !waiter.give_back() {
-        // Another of its keys became ready meanwhile; which one is not known.
-        if waiter.keys.iter().any(|key| serve_from(cx, waiter, key, ready)) {
-            return true;
-        }
-    }
-    false
-}
-
-/// Runs the command of a client that waits on one key. Returns whether it was answered.
-fn serve_from(
-    cx: &mut Cx<'_>,
-    waiter: &Arc<Waiter>,
-    key: &[u8],
-    ready: &mut VecDeque<Ready>,
-) -> bool {
-    let mut reply = Box::<Output>::default();
-    match try_again(cx, waiter, key, &mut reply, ready) {
-        Err(ReplyError::WouldBlock) => return false,
-        Err(ReplyError::Written) | Ok(()) => {}
-        Err(error) => Reply::new(&mut reply, waiter.version).error(error.text().as_bytes()),
-    }
-    end(cx.shared, waiter, reply);
     true
 }
 
-fn try_again(
-    cx: &mut Cx<'_>,
-    waiter: &Waiter,
-    key: &[u8],
-    reply: &mut Output,
-    ready: &mut VecDeque<Ready>,
-) -> Outcome {
-    let shared = cx.shared;
+/// As [`serve_ready`], for a script that locked these further partitions: what it made ready itself
+/// is served when it ends.
+#[cold]
+pub(crate) fn serve_ready_of(cx: &mut Cx<'_>, partitions: &[u16]) {
+    let aside = cx.keys.set_ready_aside(partitions);
+    let is_served = serve(cx).is_ok();
+    debug_assert!(is_served, "a script waits for every partition that it needs");
+    cx.keys.bring_ready_back(aside);
+}
+
+/// Serves the clients that wait for keys of partitions that were left unserved, as far as these are
+/// free. Once a turn of each worker; no lock is held.
+#[inline]
+pub fn serve_unserved(shared: &Shared, worker: &mut Worker) {
+    let mut last = None;
+    while let Some(partition) = shared.keyspace.take_unserved(last) {
+        last = Some(partition);
+        serve_partition(shared, worker, partition);
+    }
+}
+
+#[cold]
+fn serve_partition(shared: &Shared, worker: &mut Worker, partition: u16) {
+    let client = Arc::new(Client::new(0, worker.id as u16, -1, Default::default(), 0));
+    let (mut session, mut out) = (Session::new(client, true), Output::default());
+    let mut keys = Keys::new(&shared.keyspace, &shared.stats[worker.id], 0, worker.now_ms);
+    if !keys.reach(partition) {
+        return shared.keyspace.leave_unserved(partition);
+    }
+    let stale = {
+        let (reply, entry) = (Reply::new(&mut out, Version::V2), crate::table::unknown());
+        let (session, blocking) = (&mut session, Blocking::Denied);
+        let mut cx = Cx { shared, worker, session, keys, reply, entry, blocking };
+        // What lacks a target is left for the next turn.
+        let _left = serve(&mut cx);
+        crate::dispatch::release(shared, &mut cx.keys);
+        cx.keys.stale
+    };
+    crate::tracking::tell_without_client(shared, worker, stale);
+}
+
+/// Serves the clients that wait for keys that are ready, of the partitions that are held.
+///
+/// # Errors
+/// Further partitions that must be held first. What was not served stays ready.
+fn serve(cx: &mut Cx<'_>) -> Result<(), Vec<u16>> {
+    let db = cx.keys.db;
+    let mut result = Ok(());
+    while result.is_ok()
+        && let Some(mut ready) = cx.keys.take_ready()
+    {
+        cx.keys.db = ready.db;
+        result = serve_key(cx, &mut ready);
+        if result.is_err() {
+            cx.keys.put_ready_back(ready);
+        }
+    }
+    cx.keys.db = db;
+    result
+}
+
+fn serve_key(cx: &mut Cx<'_>, ready: &mut Ready) -> Result<(), Vec<u16>> {
+    // What one of these families does not find, no other of it will.
+    let (mut after, mut done) = (0, Vec::new());
+    while let Some(waiter) = cx.keys.next_waiter(ready, after, &done) {
+        after = waiter.number;
+        if !waiter.accepts(cx.keys.kind_of(&ready.key)) {
+            done.push(waiter.group());
+            continue;
+        }
+        if !waiter.targets.iter().all(|target| cx.keys.reach(*target)) {
+            return Err(waiter.targets.clone());
+        }
+        let mut is_waiting = waiter.is_waiting.lock();
+        let reply = if *is_waiting { try_again(cx, &waiter, ready) } else { None };
+        let Some(reply) = reply else {
+            if !*is_waiting {
+                // Its wait was ended while its partition was held.
+                cx.keys.remove_waiter(ready.db, &ready.key, waiter.number);
+            } else if waiter.group() != Group::Stream {
+                done.push(waiter.group());
+            }
+            continue;
+        };
+        *is_waiting = false;
+        drop(is_waiting);
+        forget(cx.shared, &waiter, |key| cx.keys.remove_waiter(waiter.db, key, waiter.number));
+        send(cx.shared, &waiter, reply);
+    }
+    Ok(())
+}
+
+/// Runs the command of a client that waits, on the key that is ready, under the locks that are held.
+/// Returns its reply, or `None` when there is still nothing.
+fn try_again(cx: &mut Cx<'_>, waiter: &Waiter, ready: &mut Ready) -> Option<Box<Output>> {
     let mut session = Session::new(Arc::clone(&waiter.client), true);
     (session.db, session.version) = (waiter.db, waiter.version);
-    let stats = &shared.stats[cx.worker.id];
-    let mut partitions = Vec::new();
-    crate::dispatch::add_partitions(shared, waiter.entry, waiter.args.as_args(), &mut partitions);
-    let mut keys = Keys::new(&shared.keyspace, stats, waiter.db, cx.worker.now_ms);
-    // A long script ends some time; what is ready stays ready until then.
-    while !keys.hold_many(&mut partitions) {}
-    let mut again = Cx {
-        shared,
-        worker: cx.worker,
-        session: &mut session,
-        keys,
-        reply: Reply::new(reply, waiter.version),
-        entry: waiter.entry,
-        blocking: Blocking::Serving(key),
-    };
-    let outcome = (waiter.entry.row.run)(&mut again, waiter.args.as_args());
-    crate::dispatch::release(shared, &mut again.keys);
-    let news = std::mem::take(&mut again.keys.news);
-    ready.extend(news.ready);
-    cx.keys.news.stale.extend(news.stale);
-    outcome
+    std::mem::swap(cx.session, &mut session);
+    let entry = std::mem::replace(&mut cx.entry, waiter.entry);
+    let serving = Blocking::Serving(std::mem::take(&mut ready.key));
+    let blocking = std::mem::replace(&mut cx.blocking, serving);
+    let version = cx.reply.version();
+    cx.reply.set_version(waiter.version);
+    let others = std::mem::take(cx.reply.output());
+
+    let outcome = (waiter.entry.row.run)(cx, waiter.args.as_args());
+    if let Err(error) = &outcome
+        && !matches!(error, ReplyError::WouldBlock | ReplyError::Written)
+    {
+        cx.reply.error(error.text().as_bytes());
+    }
+
+    let reply = std::mem::replace(cx.reply.output(), others);
+    cx.reply.set_version(version);
+    if let Blocking::Serving(key) = std::mem::replace(&mut cx.blocking, blocking) {
+        ready.key = key;
+    }
+    cx.entry = entry;
+    std::mem::swap(cx.session, &mut session);
+    (outcome != Err(ReplyError::WouldBlock)).then(|| Box::new(reply))
 }
 
-/// Ends a wait that was claimed, with a reply.
-fn end(shared: &Shared, waiter: &Arc<Waiter>, reply: Box<Output>) {
-    forget(shared, waiter);
+/// Hands the reply of a wait that was ended to the worker of its client.
+fn send(shared: &Shared, waiter: &Waiter, reply: Box<Output>) {
     let client = Arc::clone(&waiter.client);
-    if let Some(mailboxes) = shared.mailboxes.get() {
-        let number = waiter.number;
-        mailboxes[client.worker as usize].send(Message::Unblock { client, number, reply });
-    }
+    let (worker, number) = (client.worker, waiter.number);
+    shared.send(worker, Message::Unblock { client, number, reply });
 }
 
-/// Removes a wait that was claimed from all lists. No lock may be held.
-fn forget(shared: &Shared, waiter: &Arc<Waiter>) {
-    waiter.finish();
-    for key in &waiter.keys {
-        let mut shard = shared.keyspace.lock(partition_of(key));
-        shard.history.remove_waiter(waiter.db, key, waiter.number);
+/// Keys that a wait is taken from at once when it ends; of further ones it is later on.
+const FORGET_MAX: usize = 64;
+
+/// Removes a wait that was ended from all lists, as far as `remove` can for a key.
+fn forget(shared: &Shared, waiter: &Arc<Waiter>, mut remove: impl FnMut(&[u8]) -> bool) {
+    let keys = (0..).zip(&waiter.keys);
+    let left: VecDeque<u32> =
+        keys.filter(|(i, key)| *i as usize >= FORGET_MAX || !remove(key)).map(|(i, _)| i).collect();
+    if !left.is_empty() {
+        shared.leftovers.add(Leftover::Wait { waiter: Arc::clone(waiter), left });
     }
-    let mut blocked = shared.blocked.0.lock();
-    if blocked.get(&waiter.client.id).is_some_and(|other| other.number == waiter.number) {
-        blocked.remove(&waiter.client.id);
-    }
+    shared.blocked.remove(waiter);
 }
 
-/// Ends the wait of a session whose time is over. Returns the reply, or `None` while it is being
-/// served, or was.
-pub fn time_out(shared: &Shared, waiter: &Arc<Waiter>) -> Option<Box<Output>> {
-    if !waiter.claim(false) {
-        return None;
+/// Removes a wait that was ended from all lists that are free.
+fn forget_free(shared: &Shared, waiter: &Arc<Waiter>) {
+    forget(shared, waiter, |key| {
+        let shard = shared.keyspace.try_lock(partition_of(key));
+        shard.map(|mut shard| shard.history.remove_waiter(waiter.db, key, waiter.number)).is_some()
+    });
+}
+
+/// What became of a wait whose time is over.
+#[derive(Debug)]
+pub enum TimedOut {
+    /// It ends with this reply.
+    Now(Box<Output>),
+    /// It is being served at this moment.
+    NotYet,
+    /// It was ended before: its reply is on its way.
+    Before,
+}
+
+/// Ends the wait of a session whose time is over. Waits for nothing.
+pub fn time_out(shared: &Shared, waiter: &Arc<Waiter>) -> TimedOut {
+    let Some(mut is_waiting) = waiter.is_waiting.try_lock() else { return TimedOut::NotYet };
+    if !std::mem::take(&mut *is_waiting) {
+        return TimedOut::Before;
     }
-    forget(shared, waiter);
+    drop(is_waiting);
+    forget_free(shared, waiter);
     let mut reply = Box::<Output>::default();
     Reply::new(&mut reply, waiter.version).null_array();
-    Some(reply)
+    TimedOut::Now(reply)
 }
 
 /// Answers a client that waits for something else than keys, if it still does.
 pub(crate) fn answer(shared: &Shared, waiter: &Arc<Waiter>, write: impl FnOnce(&mut Reply<'_>)) {
-    if waiter.claim(false) {
-        let mut reply = Box::<Output>::default();
-        write(&mut Reply::new(&mut reply, waiter.version));
-        end(shared, waiter, reply);
+    if !std::mem::take(&mut *waiter.is_waiting.lock()) {
+        return;
     }
+    forget_free(shared, waiter);
+    let mut reply = Box::<Output>::default();
+    write(&mut Reply::new(&mut reply, waiter.version));
+    send(shared, waiter, reply);
 }
 
 /// Ends the wait of a client from another connection. Returns whether it waited for keys: what is under
 /// way elsewhere cannot be called back.
 pub(crate) fn unblock(shared: &Shared, id: u64, with_error: bool) -> bool {
-    let Some(waiter) = shared.blocked.0.lock().get(&id).map(Arc::clone) else { return false };
-    if waiter.keys.is_empty() || !waiter.claim(false) {
+    let Some(waiter) = shared.blocked.get(id) else { return false };
+    if waiter.keys.is_empty() || !std::mem::take(&mut *waiter.is_waiting.lock()) {
         return false;
     }
+    forget_free(shared, &waiter);
     let mut output = Box::<Output>::default();
     let mut reply = Reply::new(&mut output, waiter.version);
     if with_error {
@@ -407,19 +511,15 @@ pub(crate) fn unblock(shared: &Shared, id: u64, with_error: bool) -> bool {
     } else {
         reply.null_array();
     }
-    end(shared, &waiter, output);
+    send(shared, &waiter, output);
     true
 }
 
-/// Ends the wait of a session whose connection ends. No lock may be held.
+/// Ends the wait of a session whose connection ends.
 pub(crate) fn abandon(shared: &Shared, session: &mut Session) {
     let Some(waiter) = session.end_wait() else { return };
-    // Whoever serves it at this moment is about to be done.
-    while waiter.state.load(Acquire) != DONE {
-        if waiter.claim(false) {
-            return forget(shared, &waiter);
-        }
-        std::thread::yield_now();
+    if std::mem::take(&mut *waiter.is_waiting.lock()) {
+        forget_free(shared, &waiter);
     }
 }
 

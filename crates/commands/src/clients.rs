@@ -3,7 +3,6 @@
 mod filter;
 
 use crate::acl::{self, Account};
-use crate::blocking::Blocking;
 use crate::client::{Client, ClientFlags};
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
@@ -327,10 +326,6 @@ fn reply(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 }
 
 fn unblock(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    if cx.blocking == Blocking::Denied {
-        // It takes the locks of the keys that the other client waits for.
-        return Err(ReplyError::Text("ERR CLIENT UNBLOCK cannot run within a transaction"));
-    }
     match args.len() {
         3 => {}
         4 if is(args.get(3), "TIMEOUT") || is(args.get(3), "ERROR") => {}

@@ -77,7 +77,7 @@ pub struct Cx<'a> {
     /// The command's row; of a subcommand, the subcommand's.
     pub entry: &'static Entry,
     /// Whether the command may wait.
-    pub blocking: Blocking<'a>,
+    pub blocking: Blocking,
 }
 
 impl Cx<'_> {

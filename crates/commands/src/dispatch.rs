@@ -238,11 +238,14 @@ impl<'a> Executor<'a> {
         if !self.cx.keys.hold_one(at) {
             return refuse_busy(&mut self.cx, entry);
         }
+        if self.cx.keys.is_one_unserved() && !serve_ready(&mut self.cx) {
+            return refuse_busy(&mut self.cx, entry);
+        }
         let failed = run(&mut self.cx, args);
-        self.cx.keys.release_one();
-        if self.cx.keys.has_news() {
-            serve_ready(&mut self.cx);
-            tracking::tell_stale(&mut self.cx);
+        if self.cx.keys.is_one_alone() {
+            self.cx.keys.release_one();
+        } else {
+            tell_observers(&mut self.cx);
         }
         self.run.0 += 1;
         self.run.1 += u32::from(failed);
@@ -292,7 +295,7 @@ impl<'a> Executor<'a> {
         if self.cx.session.is_tracking() {
             tracking::after_command(&mut self.cx, resolved_entry);
         }
-        if self.cx.keys.has_news() {
+        if self.cx.keys.has_stale() {
             tracking::tell_stale(&mut self.cx);
         }
         // SELECT, HELLO and RESET change these for what follows.
@@ -545,17 +548,11 @@ fn timed<'a>(cx: &mut Cx<'a>, timer: &mut Timer, request: &Request<'a>, entry: &
     }
     cx.entry = entry;
     let before = commandlog::begin(cx);
-    let failed = run(cx, request.args);
+    let Some(failed) = run_and_serve(cx, request.args) else { return refuse_busy(cx, entry) };
     if let Some(before) = before {
         commandlog::end(cx, entry, request.args, before);
     }
-    if cx.session.is_tracking() {
-        tracking::remember(cx, entry, request.args);
-    }
     release(cx.shared, &mut cx.keys);
-    if cx.keys.has_news() {
-        serve_ready(cx);
-    }
     if !is_timed {
         return timer.note(entry.id, 1, u32::from(failed));
     }
@@ -564,6 +561,38 @@ fn timed<'a>(cx: &mut Cx<'a>, timer: &mut Timer, request: &Request<'a>, entry: &
     timer.last_ns = now;
     cx.worker.stats.count_commands(entry.id, 1, nanos, u64::from(failed));
     note_slow(cx.shared, cx.session, entry, request.args, nanos);
+}
+
+/// Serves and tells those who observe the keys that a plain command changed, and ends its hold.
+#[cold]
+fn tell_observers(cx: &mut Cx<'_>) {
+    if cx.keys.has_ready() {
+        // What a script keeps from being served now is served when it can be.
+        let _is_served = serve_ready(cx);
+    }
+    release(cx.shared, &mut cx.keys);
+    if cx.keys.has_stale() {
+        tracking::tell_stale(cx);
+    }
+}
+
+/// Runs the context's command under its locks. Who waits for a key that is ready comes before it, and
+/// who waits for a key that it makes ready before its locks are released. Returns whether it failed;
+/// `None` if it could not run because of a script.
+#[inline]
+fn run_and_serve(cx: &mut Cx<'_>, args: Args<'_>) -> Option<bool> {
+    if cx.keys.has_ready() && !serve_ready(cx) {
+        return None;
+    }
+    let failed = run(cx, args);
+    if cx.session.is_tracking() {
+        tracking::remember(cx, cx.entry, args);
+    }
+    if cx.keys.has_ready() {
+        // What a script keeps from being served now is served when it can be.
+        let _is_served = serve_ready(cx);
+    }
+    Some(failed)
 }
 
 /// Calls the command's function; writes the error if it returned one. Returns whether it failed.
@@ -603,6 +632,14 @@ pub(crate) fn release(shared: &Shared, keys: &mut Held<'_>) {
     }
     let mut notify = |effect: Effect<'_>| crate::pubsub::notify(shared, &effect);
     keys.release(Some(&mut notify));
+}
+
+/// Has notifications leave of what a transaction or a script did so far: before it publishes.
+pub(crate) fn notify_so_far(cx: &mut Cx<'_>) {
+    let shared = cx.shared;
+    if cx.blocking == Blocking::Denied && shared.config.hot.notify.load(Relaxed) != 0 {
+        cx.keys.notify(&mut |effect| crate::pubsub::notify(shared, &effect));
+    }
 }
 
 /// Locks what the command declared; says whether it could.
@@ -694,6 +731,7 @@ fn evict_from(shared: &Shared, worker: &mut Worker, partition: u16) -> bool {
         shard.take_notifications(&mut |effect| crate::pubsub::notify(shared, &effect));
     }
     let stale = shard.take_stale();
+    shard.leave_ready(&shared.keyspace, partition);
     worker.stats.add_bytes(shard.take_bytes_delta());
     drop(shard);
     tracking::tell_without_client(shared, worker, stale);

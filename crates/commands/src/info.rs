@@ -173,6 +173,8 @@ pub(crate) struct Memory {
     pub(crate) clients: u64,
     /// Bytes of tables and expiry indexes.
     pub(crate) tables: u64,
+    /// Bytes of what clients have registered: waits, watched keys and keys that they keep copies of.
+    pub(crate) registered: u64,
 }
 
 impl Memory {
@@ -189,12 +191,13 @@ impl Memory {
         });
         let used = cx.shared.bytes_used();
         let peak = cx.shared.peak_bytes.load(Relaxed);
-        Memory { used, peak, rss: system::rss_bytes(), clients: buffers.sum(), tables }
+        let registered = cx.shared.keyspace.registered.bytes() as u64;
+        Memory { used, peak, rss: system::rss_bytes(), clients: buffers.sum(), tables, registered }
     }
 
     /// Bytes that are no keys and values.
     pub(crate) fn overhead(&self) -> u64 {
-        self.clients + self.tables
+        self.clients + self.tables + self.registered
     }
 
     /// Bytes of keys and values.

@@ -15,13 +15,15 @@ mod items;
 mod place;
 mod tracked;
 mod typed;
+mod waiting;
 
-pub use history::{History, News, Ready, WatchFlag};
+pub use history::{History, Ready, WatchFlag};
 pub(crate) use place::partition_of_slot;
 pub use place::{Located, partition_of};
 pub use tracked::{Cause, Stale, Totals};
 pub use typed::Editor;
 
+use crate::charge::Sum;
 use crate::stats::WorkerStats;
 use crate::turn::Turn;
 use dbs::Dbs;
@@ -32,7 +34,7 @@ use hypercache_store::{CoreCell, Db, EntryRef, Key, Live, Payload, Removed, Ttl,
 use parking_lot::{Mutex, MutexGuard};
 use std::mem::offset_of;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 /// Partitions of the keyspace: 16 hash slots each.
 pub const PARTITIONS: usize = 1024;
@@ -48,6 +50,8 @@ pub const DATABASES: usize = 16;
 pub struct Shard {
     /// Whether something was written or removed since bytes were reported.
     is_changed: bool,
+    /// Whether it was unlocked while clients waited for keys of it that are ready.
+    is_unserved: bool,
     dbs: Dbs,
     /// Log and watchers.
     pub history: History,
@@ -71,10 +75,11 @@ const _: () = assert!(
 );
 
 impl Shard {
-    fn new(hasher: KeyHasher) -> Self {
+    fn new(hasher: KeyHasher, registered: &Arc<Sum>) -> Self {
         let dbs = Dbs::default();
-        let (history, due_within) = (History::default(), Vec::new());
-        Shard { is_changed: false, dbs, history, hasher, reported_bytes: 0, due_within }
+        let (history, due_within) = (History::new(registered), Vec::new());
+        let (is_changed, is_unserved, reported_bytes) = Default::default();
+        Shard { is_changed, is_unserved, dbs, history, hasher, reported_bytes, due_within }
     }
 
     /// Database `i`, if it ever held a key.
@@ -212,9 +217,11 @@ pub fn discard(removed: Removed) {
 
 /// One partition behind its lock, which begins a line of the cache.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Partition {
     shard: Mutex<Shard>,
+    /// Whether who holds it runs a script.
+    is_of_script: AtomicBool,
 }
 
 /// The parts of a database's tables that may be prefetched from without locks, by partition: close
@@ -234,6 +241,9 @@ pub struct Keyspace {
     partitions: Box<[Partition; PARTITIONS]>,
     /// How much clients keep copies of.
     pub tracked: Arc<Totals>,
+    /// Bytes of what clients have registered.
+    pub registered: Arc<Sum>,
+    unserved: waiting::Unserved,
 }
 
 impl Keyspace {
@@ -241,15 +251,18 @@ impl Keyspace {
     #[must_use]
     pub fn new(secret: (u64, u64)) -> Self {
         let hasher = KeyHasher::new(secret);
-        let partition = |_| Partition { shard: Mutex::new(Shard::new(hasher)) };
+        let registered = Arc::default();
+        let shard = || Mutex::new(Shard::new(hasher, &registered));
+        let partition = |_| Partition { shard: shard(), is_of_script: AtomicBool::new(false) };
         let partitions: Box<[Partition]> = (0..PARTITIONS).map(partition).collect();
         let partitions = partitions.try_into().expect("it has as many");
         let no_cores = |_| [const { CoreCell::new() }; PARTITIONS];
         let cores: Box<[Cores]> = (0..DATABASES).map(no_cores).collect();
         let cores = cores.try_into().expect("it has as many");
         let last_cas = AtomicU64::new(items::first_cas());
-        let (turn, tracked, begun) = (Arc::default(), Arc::default(), hasher.begin());
-        Keyspace { turn, begun, last_cas, cores, partitions, tracked }
+        let (turn, tracked, unserved) = Default::default();
+        let begun = hasher.begin();
+        Keyspace { turn, begun, last_cas, cores, partitions, tracked, registered, unserved }
     }
 
     #[inline]
@@ -319,8 +332,9 @@ pub struct Keys<'a> {
     pub now_s: u32,
     /// Whether reads count as a use of the key (not after CLIENT NO-TOUCH and in OBJECT).
     pub touch: bool,
-    /// What others are to be told of the partitions that were released.
-    pub(crate) news: News,
+    /// What clients keep copies of and that changed in the partitions that were released, each with
+    /// its place in the order.
+    pub(crate) stale: Vec<(u64, Stale)>,
 }
 
 impl<'a> Keys<'a> {
@@ -329,36 +343,36 @@ impl<'a> Keys<'a> {
     #[must_use]
     pub fn new(keyspace: &'a Keyspace, stats: &'a WorkerStats, db: u8, now_ms: u64) -> Self {
         let now_s = (now_ms / 1000) as u32;
-        let (one, many, turn, news) = (None, Vec::new(), None, News::default());
-        Keys { keyspace, stats, one, many, turn, db, now_ms, now_s, touch: true, news }
+        let (one, many, turn, stale) = (None, Vec::new(), None, Vec::new());
+        Keys { keyspace, stats, one, many, turn, db, now_ms, now_s, touch: true, stale }
     }
 
-    /// Reports the bytes that changed and unlocks, after [`Self::hold_one`] and if nobody wants
-    /// notifications.
+    /// Reports the bytes that changed and unlocks, after [`Self::hold_one`], if nobody wants
+    /// notifications and nobody observes keys.
     #[inline]
     pub fn release_one(&mut self) {
         if let Some(One { mut shard, .. }) = self.one.take()
             && shard.is_changed
         {
-            shard.history.take_news(&mut self.news);
             self.stats.add_bytes(shard.take_bytes_delta());
         }
     }
 
-    /// Whether there is something to be told.
+    /// Whether clients are to be told that what they keep copies of changed.
     #[inline]
     #[must_use]
-    pub fn has_news(&self) -> bool {
-        !self.news.is_empty()
+    pub fn has_stale(&self) -> bool {
+        !self.stale.is_empty()
     }
 
     /// Reports the bytes that changed, hands each new record to `notify`, and unlocks.
     pub fn release(&mut self, notify: Option<&mut dyn FnMut(Effect<'_>)>) {
-        if let Some(One { mut shard, .. }) = self.one.take() {
+        if let Some(One { mut shard, at }) = self.one.take() {
             if let Some(notify) = notify {
                 shard.take_notifications(notify);
             }
-            shard.history.take_news(&mut self.news);
+            shard.history.take_stale(&mut self.stale);
+            shard.leave_ready(self.keyspace, at.partition);
             self.stats.add_bytes(shard.take_bytes_delta());
         } else if !self.many.is_empty() {
             self.release_many(notify);
@@ -372,8 +386,10 @@ impl<'a> Keys<'a> {
         if let Some(notify) = notify {
             self.notify_in_order(notify);
         }
-        for (_, shard) in &mut self.many {
-            shard.history.take_news(&mut self.news);
+        self.note_script(false);
+        for (partition, shard) in &mut self.many {
+            shard.history.take_stale(&mut self.stale);
+            shard.leave_ready(self.keyspace, *partition);
             self.stats.add_bytes(shard.take_bytes_delta());
         }
         self.many = Vec::new();
@@ -469,7 +485,8 @@ impl<'a> Keys<'a> {
         }
         let mut shard = self.keyspace.lock(partition);
         let result = f(&mut shard);
-        shard.history.take_news(&mut self.news);
+        shard.history.take_stale(&mut self.stale);
+        shard.leave_ready(self.keyspace, partition);
         self.stats.add_bytes(shard.take_bytes_delta());
         result
     }
@@ -569,6 +586,10 @@ impl<'a> Keys<'a> {
     #[inline(never)]
     fn set_and_tell(&mut self, key: &[u8], value: Payload<'_>, ttl: Ttl, event: Event) {
         let (db_number, seconds) = (self.db, self.now_s);
+        if !self.shard_of(key).0.history.is_unread() {
+            // One whose time is past goes first, and that is told.
+            self.exists(key);
+        }
         let (db, history, key) = self.write_to(key);
         let observed = history.log.is_kept();
         let copy = if observed { Some(value.clone()) } else { None };
@@ -729,13 +750,6 @@ impl<'a> Keys<'a> {
             true
         });
         sum
-    }
-
-    /// Has a client wait for a key, which must be held, until it changes.
-    pub(crate) fn wait_for(&mut self, key: &[u8], waiter: &Arc<crate::blocking::Waiter>) {
-        let db = self.db;
-        let (shard, _) = self.shard_of(key);
-        shard.history.add_waiter(db, key, waiter);
     }
 
     /// Notes that a client that keeps copies read a key, which must be held.

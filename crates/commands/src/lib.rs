@@ -8,6 +8,7 @@
 pub mod acl;
 mod acl_command;
 pub mod blocking;
+pub mod charge;
 pub mod client;
 pub mod cluster;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod context;
 pub mod dispatch;
 pub mod error;
 pub mod keyspace;
+pub mod leftover;
 pub mod memcached;
 pub mod pubsub;
 pub mod script_call;

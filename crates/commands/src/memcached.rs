@@ -12,11 +12,10 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use crate::blocking::serve_ready;
 use crate::client::ClientFlags;
 use crate::context::Cx;
 use crate::dispatch::{Executor, make_room, release};
-use crate::keyspace::{Keys, Keyspace, Located, News};
+use crate::keyspace::{Keys, Keyspace, Located, Stale};
 use crate::session::Session;
 use crate::shared::Shared;
 use crate::stats::WorkerStats;
@@ -329,8 +328,7 @@ impl Executor<'_> {
             return call.error(Refusal::Unknown.text());
         }
         (ROWS[row].run)(&mut call);
-        if self.cx.keys.has_news() {
-            serve_ready(&mut self.cx);
+        if self.cx.keys.has_stale() {
             crate::tracking::tell_stale(&mut self.cx);
         }
         if self.cx.shared.monitor_count.load(Relaxed) > 0 {
@@ -421,8 +419,8 @@ impl<'c> Call<'c, '_> {
         let mut keys = Keys::new(&shared.keyspace, stats, 0, self.cx.worker.now_ms);
         // There is no word for a script that takes long: it is waited for.
         while !keys.hold_one(at) {}
-        let news = &mut self.cx.keys.news;
-        Held { keys, out: self.cx.reply.output(), stats, shared, news }
+        let stale = &mut self.cx.keys.stale;
+        Held { keys, out: self.cx.reply.output(), stats, shared, stale }
     }
 
     /// Whether there is memory for a write, or could be made. Nothing may be held.
@@ -457,15 +455,15 @@ pub(crate) struct Held<'h> {
     stats: &'h WorkerStats,
     shared: &'h Shared,
     /// Where it goes what others are to be told.
-    news: &'h mut News,
+    stale: &'h mut Vec<(u64, Stale)>,
 }
 
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
         release(self.shared, &mut self.keys);
-        if self.keys.has_news() {
-            self.news.append(&mut self.keys.news);
+        if self.keys.has_stale() {
+            self.stale.append(&mut self.keys.stale);
         }
     }
 }
@@ -512,12 +510,13 @@ pub fn adopt(session: &mut Session) {
 /// Runs a `flush_all` whose delay is over. No lock may be held.
 pub fn flush_if_due(shared: &Shared, worker: &mut crate::Worker, now_ms: u64) {
     let at = shared.memcached_flush_ms.load(Relaxed);
-    let is_due = at != 0 && now_ms >= at;
+    // While a script runs, who knows when it ends.
+    let is_due = at != 0 && now_ms >= at && shared.keyspace.turn.running().is_none();
     if is_due && shared.memcached_flush_ms.compare_exchange(at, 0, Relaxed, Relaxed).is_ok() {
         let stats = &shared.stats[worker.id];
         let mut keys = Keys::new(&shared.keyspace, stats, 0, now_ms);
         flush(shared, &mut keys);
-        let stale = std::mem::take(&mut keys.news.stale);
+        let stale = std::mem::take(&mut keys.stale);
         crate::tracking::tell_without_client(shared, worker, stale);
     }
 }

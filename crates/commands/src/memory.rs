@@ -237,10 +237,10 @@ fn diagnosis(memory: &Memory, clients: u64) -> String {
 }
 
 fn malloc_stats(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    let Memory { used, peak, rss, clients, tables } = Memory::read(cx);
+    let Memory { used, peak, rss, clients, tables, registered } = Memory::read(cx);
     let text = format!(
         "allocator: mimalloc\nused: {used}\npeak: {peak}\nresident: {rss}\nclient buffers: \
-         {clients}\ntables and expiry indexes: {tables}\n"
+         {clients}\ntables and expiry indexes: {tables}\nregistered by clients: {registered}\n"
     );
     cx.reply.verbatim("txt", text.as_bytes());
     Ok(())
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn the_doctor_names_what_is_unusual() {
         let memory = |used: u64, peak, rss, clients| {
-            let memory = Memory { used: used << 20, peak, rss, clients, tables: 0 };
+            let memory = Memory { used: used << 20, peak, rss, clients, tables: 0, registered: 0 };
             diagnosis(&memory, 2)
         };
         assert!(memory(1, 0, 0, 0).contains("too little"));

@@ -296,13 +296,19 @@ pub fn settle(shared: &Shared, worker: &mut Worker, mut migration: Box<Migration
     let mut cx = Cx { shared, worker, session, keys, reply, entry: waiter.entry(), blocking };
     let parcels = std::mem::take(&mut migration.parcels);
     let mut partitions = parcels.iter().map(|parcel| partition_of(&parcel.key)).collect();
-    // A long script ends some time.
-    while !cx.keys.hold_many(&mut partitions) {}
+    if !cx.keys.hold_many(&mut partitions) {
+        // A script has them for long; others are served until it ends.
+        migration.parcels = parcels;
+        return shared.send(migration.worker(), Message::Migrated(migration));
+    }
     let again = parcels.into_iter().filter_map(|parcel| migration.settle(&mut cx.keys, &parcel));
     let again: Vec<Parcel> = again.collect();
+    if cx.keys.has_ready() {
+        // What is not served now is by a later turn.
+        let _is_served = serve_ready(&mut cx);
+    }
     release(shared, &mut cx.keys);
-    serve_ready(&mut cx);
-    let stale = std::mem::take(&mut cx.keys.news.stale);
+    let stale = std::mem::take(&mut cx.keys.stale);
     tracking::tell_without_client(shared, cx.worker, stale);
     if !again.is_empty() {
         migration.parcels = again;

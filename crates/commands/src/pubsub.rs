@@ -467,12 +467,14 @@ pub fn write_push(push: &Push, version: Version, out: &mut Output) {
 }
 
 fn publish_command(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    crate::dispatch::notify_so_far(cx);
     let receivers = publish(cx.shared, args.get(1), args.get(2));
     cx.reply.int(receivers as i64);
     Ok(())
 }
 
 fn spublish(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    crate::dispatch::notify_so_far(cx);
     let (kind, pattern) = ("smessage", None);
     let (channel, payload) = (Arc::from(args.get(1)), Arc::from(args.get(2)));
     let push = Push { kind, pattern, channel, payload };

@@ -1,7 +1,7 @@
 //! A command on behalf of a script: the checks that Redis makes, in its order, and the locks.
 
 use crate::acl::{self, Denied};
-use crate::blocking::Blocking;
+use crate::blocking::{Blocking, serve_ready_of};
 use crate::cluster;
 use crate::context::Cx;
 use crate::dispatch;
@@ -118,7 +118,7 @@ fn hold(cx: &mut Cx<'_>, entry: &'static Entry, args: Args<'_>) {
     if entry.has_one_key && args.len() > 1 {
         let partition = crate::keyspace::partition_of(args.get(1));
         if !cx.keys.holds(partition) {
-            cx.keys.hold_more(&[partition]);
+            hold_more(cx, &[partition]);
         }
         return;
     }
@@ -128,6 +128,13 @@ fn hold(cx: &mut Cx<'_>, entry: &'static Entry, args: Args<'_>) {
     partitions.retain(|partition| !cx.keys.holds(*partition));
     partitions.dedup();
     if !partitions.is_empty() {
-        cx.keys.hold_more(&partitions);
+        hold_more(cx, &partitions);
+    }
+}
+
+fn hold_more(cx: &mut Cx<'_>, partitions: &[u16]) {
+    cx.keys.hold_more(partitions);
+    if partitions.iter().any(|partition| cx.keys.is_ready(*partition)) {
+        serve_ready_of(cx, partitions);
     }
 }

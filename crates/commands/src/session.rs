@@ -2,13 +2,15 @@
 
 use crate::acl::Account;
 use crate::blocking::Waiter;
+use crate::charge::{Charge, Sum, heap, shared, table};
 use crate::client::{Client, ClientFlags};
 use crate::keyspace::WatchFlag;
+use crate::leftover::Leftover;
 use crate::shared::Shared;
 use crate::table::{Entry, Flags};
 use hypercache_protocol::parse::OwnedArgs;
 use hypercache_protocol::reply::Version;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Whether replies are sent, as CLIENT REPLY says.
@@ -49,13 +51,39 @@ impl Multi {
 }
 
 /// Keys being watched.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Watch {
     /// Raised when one of them changes.
     pub flag: WatchFlag,
     /// Database and key of each.
-    pub keys: HashSet<(u8, Box<[u8]>)>,
+    pub keys: HashMap<(u8, Box<[u8]>), ()>,
+    /// Bytes of the names of the keys.
+    names_bytes: usize,
+    charge: Charge,
 }
+
+impl Watch {
+    /// Of no key yet.
+    #[must_use]
+    pub fn new(registered: &Arc<Sum>) -> Self {
+        let (flag, keys, names_bytes) = Default::default();
+        Watch { flag, keys, names_bytes, charge: Charge::new(registered) }
+    }
+
+    /// Adds a key. Returns whether it is a new one.
+    pub fn insert(&mut self, db: u8, key: &[u8]) -> bool {
+        let is_new = self.keys.insert((db, Box::from(key)), ()).is_none();
+        if is_new {
+            self.names_bytes += heap(key.len());
+            let own = heap(size_of::<Self>()) + shared::<std::sync::atomic::AtomicBool>();
+            self.charge.set(own + table(&self.keys) + self.names_bytes);
+        }
+        is_new
+    }
+}
+
+/// Keys that are no longer watched at once; of further ones it is later on.
+const UNWATCH_MAX: usize = 256;
 
 /// Subscriptions of a connection.
 #[derive(Debug, Default)]
@@ -242,14 +270,23 @@ impl Session {
         self.unwatch(shared);
     }
 
-    /// Forgets the watched keys. Takes partition locks, so none may be held.
+    /// Forgets the watched keys. Those of partitions that are held, by whomever, are removed later.
     pub fn unwatch(&mut self, shared: &Shared) {
         let Some(watch) = self.take_watch() else { return };
-        for (db, key) in &watch.keys {
-            let partition = crate::keyspace::partition_of(key);
-            shared.keyspace.lock(partition).history.unwatch(*db, key, &watch.flag);
-        }
         self.client.set_flag(ClientFlags::DIRTY, false);
+        let Watch { flag, keys, charge, .. } = *watch;
+        let mut left = VecDeque::new();
+        for (n, (db, key)) in keys.into_keys().enumerate() {
+            let partition = crate::keyspace::partition_of(&key);
+            let may_now = n < UNWATCH_MAX;
+            match shared.keyspace.try_lock(partition).filter(|_| may_now) {
+                Some(mut shard) => shard.history.unwatch(db, &key, &flag),
+                None => left.push_back((db, key)),
+            }
+        }
+        if !left.is_empty() {
+            shared.leftovers.add(Leftover::Watch { flag, left, charge });
+        }
     }
 
     /// What must be undone when the connection ends. No lock may be held.

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::keyspace::Keyspace;
 use crate::latency::LatencyMonitor;
 use crate::migrate::{Migration, Migrations};
+use crate::leftover::Leftovers;
 use crate::pubsub::PubSub;
 use crate::sampler::Sampler;
 use crate::scripts::Scripts;
@@ -193,6 +194,8 @@ pub struct Shared {
     pub cluster: Cluster,
     /// Keys on their way to other servers.
     pub migrations: Migrations,
+    /// What could not be removed from partitions that were held.
+    pub leftovers: Leftovers,
 }
 
 impl Shared {
@@ -207,8 +210,10 @@ impl Shared {
         let run_id =
             format!("{:016x}{:016x}{:08x}", rng::entropy(), rng::entropy(), rng::entropy() as u32);
         let cluster = Cluster::new(config.is_on("cluster-enabled"));
+        let keyspace = Keyspace::new(secret);
+        let blocked = Blocked::new(&keyspace.registered);
         let shared = Arc::new(Shared {
-            keyspace: Keyspace::new(secret),
+            keyspace,
             config,
             acl: Accounts::default(),
             clients: Clients::default(),
@@ -232,20 +237,21 @@ impl Shared {
             is_active_expire: AtomicBool::new(true),
             memcached_flush_ms: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
-            blocked: Blocked::default(),
+            blocked,
             tracking: Tracking::default(),
             cluster,
             migrations: Migrations::default(),
+            leftovers: Leftovers::default(),
         });
         crate::config::apply_all(&shared);
         shared
     }
 
-    /// Bytes of keyspace and connection buffers in use.
+    /// Bytes in use: of the keyspace, of what clients have registered, and of connection buffers.
     #[must_use]
     pub fn bytes_used(&self) -> u64 {
         let sum: isize = self.stats.iter().map(|s| s.bytes()).sum();
-        let used = sum.max(0) as u64;
+        let used = sum.max(0) as u64 + self.keyspace.registered.bytes() as u64;
         self.peak_bytes.fetch_max(used, Ordering::Relaxed);
         used
     }

@@ -111,12 +111,20 @@ fn parse<'a>(args: Args<'a>, is_group: bool) -> Result<Read<'a>, ReplyError> {
     Ok(Read { group, count, block_ms, needs_no_ack, first, streams: rest / 2 })
 }
 
+/// Whether the stream number `i` is looked at now. One that is named twice is waited for once, after
+/// the first of the ids.
+fn is_looked_at(cx: &Cx<'_>, args: Args<'_>, read: &Read<'_>, i: usize) -> bool {
+    let key = args.get(read.first + i);
+    let is_again = || (0..i).any(|before| args.get(read.first + before) == key);
+    cx.may_serve(key) && !(cx.is_serving() && is_again())
+}
+
 /// From where each stream is read. Checks that keys are streams and have the group.
 fn parse_ids(cx: &mut Cx<'_>, args: Args<'_>, read: &Read<'_>) -> Result<Vec<After>, ReplyError> {
     let mut ids = Vec::with_capacity(read.streams);
     for i in 0..read.streams {
         let (key, id) = (args.get(read.first + i), args.get(read.first + read.streams + i));
-        if !cx.may_serve(key) {
+        if !is_looked_at(cx, args, read, i) {
             ids.push(After::Id(StreamId::MAX));
             continue;
         }
@@ -186,7 +194,7 @@ fn xread(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let mut ready = Vec::new();
     for (i, after) in ids.iter().enumerate() {
         let key = args.get(read.first + i);
-        if !cx.may_serve(key) {
+        if !is_looked_at(cx, args, &read, i) {
             continue;
         }
         let Some(stream) = cx.keys.read_uncounted::<Stream>(key)? else { continue };
@@ -198,13 +206,43 @@ fn xread(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     if ready.is_empty() {
         return wait_or_null(cx, args, &read, &ids);
     }
-    let is_map = cx.reply.version() == Version::V3;
-    if is_map {
-        cx.reply.map(ready.len())
-    } else {
-        cx.reply.array(ready.len())
+    // Of a stream that is named twice, a group may have nothing left the second time.
+    let may_be_fewer = is_group && ready.len() > 1;
+    if !may_be_fewer {
+        reply_count(&mut cx.reply, ready.len());
+        return reply_streams(cx, ready, &read).map(drop);
     }
+    let before = std::mem::take(cx.reply.output());
+    let outcome = reply_streams(cx, ready, &read);
+    let streams = std::mem::replace(cx.reply.output(), before);
+    reply_count(&mut cx.reply, outcome?);
+    cx.reply.output().append(&streams);
+    Ok(())
+}
+
+fn reply_count(reply: &mut Reply<'_>, streams: usize) {
+    if reply.version() == Version::V3 {
+        reply.map(streams);
+    } else {
+        reply.array(streams);
+    }
+}
+
+/// Answers what is read of each stream. Returns of how many.
+fn reply_streams(
+    cx: &mut Cx<'_>,
+    ready: Vec<(&[u8], After)>,
+    read: &Read<'_>,
+) -> Result<usize, ReplyError> {
+    let is_map = cx.reply.version() == Version::V3;
+    let mut count = 0;
     for (key, after) in ready {
+        let Some(stream) = cx.keys.read_uncounted::<Stream>(key)? else { continue };
+        let group = read.group.and_then(|(group, _)| stream.group(group));
+        if !has_some(stream, group, after) {
+            continue;
+        }
+        count += 1;
         if !is_map {
             cx.reply.array(2);
         }
@@ -215,11 +253,11 @@ fn xread(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
                 let start = id.next().unwrap_or(StreamId::MAX);
                 reply_entries(&mut cx.reply, stream.range(start, StreamId::MAX), read.count);
             }
-            (Some((group, consumer)), after) => read_group(cx, key, group, consumer, after, &read)?,
+            (Some((group, consumer)), after) => read_group(cx, key, group, consumer, after, read)?,
             (None, After::New) => {}
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 /// Waits for entries, if the client wants to.

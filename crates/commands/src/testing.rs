@@ -66,7 +66,8 @@ impl Harness {
     #[must_use]
     pub fn bytes_there(&self) -> u64 {
         let partitions = 0..PARTITIONS as u16;
-        partitions.map(|p| self.shared.keyspace.lock(p).bytes() as u64).sum()
+        let held: u64 = partitions.map(|p| self.shared.keyspace.lock(p).bytes() as u64).sum();
+        held + self.shared.keyspace.registered.bytes() as u64
     }
 
     /// Runs one command given as separate arguments and returns the reply's bytes.

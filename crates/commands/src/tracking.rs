@@ -224,7 +224,7 @@ impl Teller<'_> {
 /// lock is held.
 #[cold]
 pub(crate) fn tell_stale(cx: &mut Cx<'_>) {
-    let stale = std::mem::take(&mut cx.keys.news.stale);
+    let stale = std::mem::take(&mut cx.keys.stale);
     let current = Arc::clone(&cx.session.client);
     let mut teller = Teller { shared: cx.shared, current: Some(&current), own: Vec::new() };
     teller.tell_stale(cx.worker, stale);

@@ -4,13 +4,13 @@
 //! ascending order, and runs the commands under those locks: all or none, and nothing in between.
 
 use crate::acl::{self, Denied};
-use crate::blocking::Blocking;
+use crate::blocking::{Blocking, serve_ready};
 use crate::client::ClientFlags;
 use crate::commandlog;
 use crate::context::Cx;
 use crate::dispatch;
 use crate::error::{Outcome, ReplyError};
-use crate::session::{Multi, Session};
+use crate::session::{Multi, Session, Watch};
 use crate::table::{Acl, Command, Entry, Flags, Group, KeyFlags, Keys};
 use hypercache_protocol::parse::{Args, OwnedArgs};
 use hypercache_stdx::clock;
@@ -122,9 +122,11 @@ fn watch(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     if cx.session.multi().is_some() {
         return Err(ReplyError::WatchInMulti);
     }
-    let watch = cx.session.make_cold().watch.get_or_insert_default();
+    let registered = &cx.shared.keyspace.registered;
+    let watch = &mut cx.session.make_cold().watch;
+    let watch = watch.get_or_insert_with(|| Box::new(Watch::new(registered)));
     for key in args.iter_from(1) {
-        if watch.keys.insert((cx.keys.db, Box::from(key))) {
+        if watch.insert(cx.keys.db, key) {
             cx.keys.watch(key, &watch.flag);
         }
     }
@@ -144,7 +146,7 @@ fn exec(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
         cx.session.discard_transaction(cx.shared);
         return Err(ReplyError::ExecAbort);
     }
-    if !hold_all_keys(cx, &multi) {
+    if !hold_all_keys(cx, &multi) || cx.keys.has_ready() && !serve_ready(cx) {
         cx.keys.release(None);
         cx.session.discard_transaction(cx.shared);
         let text = cx.shared.keyspace.turn.busy_text();
@@ -164,6 +166,10 @@ fn exec(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     } else {
         cx.reply.null_array();
     }
+    if cx.keys.has_ready() {
+        // What a script keeps from being served now is served when it can be.
+        let _is_served = serve_ready(cx);
+    }
     dispatch::release(cx.shared, &mut cx.keys);
     cx.session.make_cold().watch = watch;
     cx.session.discard_transaction(cx.shared);
@@ -179,7 +185,7 @@ fn hold_all_keys(cx: &mut Cx<'_>, multi: &Multi) -> bool {
     for (entry, args) in &multi.queue {
         dispatch::add_partitions(cx.shared, entry, args.as_args(), &mut partitions);
     }
-    let watched = cx.session.watch().into_iter().flat_map(|w| &w.keys);
+    let watched = cx.session.watch().into_iter().flat_map(|w| w.keys.keys());
     partitions.extend(watched.map(|(_, key)| crate::keyspace::partition_of(key)));
     cx.keys.hold_many(&mut partitions)
 }
@@ -189,7 +195,7 @@ fn hold_all_keys(cx: &mut Cx<'_>, multi: &Multi) -> bool {
 fn watched_keys_are_untouched(cx: &mut Cx<'_>) -> bool {
     let Some(watch) = cx.session.watch() else { return true };
     let db = cx.keys.db;
-    for (watched_db, key) in &watch.keys {
+    for (watched_db, key) in watch.keys.keys() {
         cx.keys.db = *watched_db;
         cx.keys.exists(key);
     }

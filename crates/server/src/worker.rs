@@ -286,6 +286,7 @@ impl<D: Driver> Worker<D> {
         if has_requests {
             self.process();
         }
+        self.catch_up();
         self.take_messages();
         debug_assert!(self.feeds.is_empty(), "what a feed names may be gone in the next turn");
         self.flush();

@@ -124,6 +124,36 @@ const SCENES: &[(&str, &str)] = &[
       a BZPOPMIN j 0.05\na BZMPOP 0.05 1 j MIN\na MULTI\na BZPOPMIN j 0\na BZMPOP 0 1 j MIN\na EXEC",
     ),
     (
+        "a stream named twice is waited for once",
+        "b ... XREAD BLOCK 0 STREAMS s s $ 5-0\na XADD s 7-1 f v\nb",
+    ),
+    (
+        "a group has nothing left of a stream that is named twice",
+        "a XGROUP CREATE s g $ MKSTREAM\na XADD s 7-1 f v\na XADD s 7-2 f v\n\
+      a XREADGROUP GROUP g c COUNT 1 STREAMS s s s > > >\na XREADGROUP GROUP g c STREAMS s s > 0",
+    ),
+    (
+        "CLIENT UNBLOCK within a transaction",
+        "b ... BLPOP k 0\na MULTI\na RPUSH j x\na CLIENT UNBLOCK {b}\na EXEC\nb\na RPUSH k 1\na LLEN k",
+    ),
+    (
+        "who waits as a consumer learns what became of the stream",
+        "a XGROUP CREATE s g $ MKSTREAM\nb ... XREADGROUP GROUP g c BLOCK 0 STREAMS s >\na DEL s\nb\n\
+      a XGROUP CREATE s g $ MKSTREAM\nb ... XREADGROUP GROUP g c BLOCK 0 STREAMS s >\na SET s x\nb\n\
+      a DEL s\na XGROUP CREATE s g $ MKSTREAM\nb ... XREADGROUP GROUP g c BLOCK 0 STREAMS s >\n\
+      a PEXPIRE s 1\nb\na XGROUP CREATE s g $ MKSTREAM\n\
+      b ... XREADGROUP GROUP g c BLOCK 0 STREAMS s >\na XGROUP DESTROY s g\nb",
+    ),
+    (
+        "a key whose time is past is told to have expired before it is written",
+        "e PSUBSCRIBE __keyevent*\na DEBUG SET-ACTIVE-EXPIRE 0\na SET k 2 PX 1\n\
+      a DEBUG SLEEP 0.01\na SET k 3\ne\ne\ne\ne\na DEBUG SET-ACTIVE-EXPIRE 1",
+    ),
+    (
+        "what a transaction publishes comes after what it changed before",
+        "e PSUBSCRIBE __keyevent* n*\ne\na MULTI\na SET k 1\na PUBLISH n 1\na SET j 1\na EXEC\ne\ne\ne",
+    ),
+    (
         "events",
         "e PSUBSCRIBE __keyevent*\nb ... BLMOVE k d LEFT RIGHT 0\na RPUSH k 1\nb\ne\ne\ne\ne",
     ),
@@ -198,8 +228,9 @@ fn play(server: &Server, scene: &str) -> Vec<String> {
 fn waiting_is_as_in_redis() {
     const EVENTS: &[&str] = &["--notify-keyspace-events", "KEA"];
     let redis = Server::redis(EVENTS);
-    let one = Server::start(&[EVENTS, &["--threads", "1", "--io", "epoll"]].concat());
-    let two = Server::start(&[EVENTS, &["--threads", "2"]].concat());
+    const DEBUG: &[&str] = &["--enable-debug-command", "yes"];
+    let one = Server::start(&[EVENTS, DEBUG, &["--threads", "1", "--io", "epoll"]].concat());
+    let two = Server::start(&[EVENTS, DEBUG, &["--threads", "2"]].concat());
     for (title, scene) in SCENES {
         let expected = play(&redis, scene);
         assert_eq!(play(&one, scene), expected, "{title}, one worker");

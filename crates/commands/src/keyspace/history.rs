@@ -3,6 +3,7 @@
 use super::tracked::{Stale, Totals, Tracked};
 use super::{discard, expired};
 use crate::blocking::Waiter;
+use crate::charge::{Charge, Sum, heap, table};
 use crate::client::Client;
 use crate::table::Group;
 use hypercache_journal::{Change, Effect, Log};
@@ -31,40 +32,23 @@ impl Observers {
     fn is_empty(&self) -> bool {
         self.flags.is_empty() && self.waiting.is_empty()
     }
+
+    /// Bytes beside its place in the table.
+    fn bytes(&self, key: &[u8]) -> usize {
+        let waiting = self.waiting.capacity() * size_of::<(u64, Group, Arc<Waiter>)>();
+        heap(key.len()) + heap(self.flags.capacity() * size_of::<WatchFlag>()) + heap(waiting)
+    }
 }
 
 /// A key that clients wait for and that changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Ready {
+    /// When, in the order of the whole keyspace.
+    stamp: u64,
     /// Logical database.
     pub db: u8,
     /// The key.
     pub key: Box<[u8]>,
-}
-
-/// What others than the client of a command are to be told or given because of it.
-#[derive(Debug, Default)]
-pub struct News {
-    /// Keys that clients wait for and that changed.
-    pub ready: Vec<Ready>,
-    /// What clients keep copies of and that changed, each with its place in the order.
-    pub stale: Vec<(u64, Stale)>,
-}
-
-impl News {
-    /// Whether there are none.
-    #[inline]
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        // One comparison, after each command.
-        self.ready.len() | self.stale.len() == 0
-    }
-
-    /// Moves others to these.
-    pub fn append(&mut self, other: &mut News) {
-        self.ready.append(&mut other.ready);
-        self.stale.append(&mut other.stale);
-    }
 }
 
 /// What is told of every write of a partition: its log, and those who observe its keys. First what a
@@ -81,16 +65,32 @@ pub struct History {
     /// When each of the records after that was made, in the order of the whole keyspace.
     pub(super) stamps: Vec<u64>,
     observers: HashMap<(u8, Box<[u8]>), Observers>,
+    /// Bytes of `observers` beside its table.
+    observers_bytes: usize,
+    /// Bytes of `observers`.
+    charge: Charge,
     /// Keys that clients keep copies of, if there are any.
     tracked: Option<Box<Tracked>>,
-    ready: Vec<Ready>,
+    /// Keys whose waiting clients are to be served, in order.
+    ready: VecDeque<Ready>,
 }
 
 impl History {
+    /// Of a partition of the keyspace where `registered` adds up what clients have registered.
+    pub(super) fn new(registered: &Arc<Sum>) -> Self {
+        History { charge: Charge::new(registered), ..History::default() }
+    }
+
     /// Whether nobody reads of writes: neither the log nor an observer.
     #[inline]
     pub(super) fn is_unread(&self) -> bool {
         !self.log.is_kept() && !self.is_observed
+    }
+
+    /// Whether somebody observes keys, or is to be told or served.
+    #[inline]
+    pub(super) fn is_observed(&self) -> bool {
+        self.is_observed
     }
 
     /// Finds out whether there is still anybody to tell.
@@ -140,9 +140,15 @@ impl History {
         let (db, key) = (effect.db, Box::from(effect.key));
         let Some(observers) = self.observers.get(&(db, key)) else { return };
         raise(&observers.flags);
-        let ready = Ready { db, key: Box::from(effect.key) };
-        if wakes && !observers.waiting.is_empty() && !self.ready.contains(&ready) {
-            self.ready.push(ready);
+        if wakes && !observers.waiting.is_empty() {
+            self.make_ready(db, Box::from(effect.key));
+        }
+    }
+
+    fn make_ready(&mut self, db: u8, key: Box<[u8]>) {
+        if !self.ready.iter().any(|ready| ready.db == db && ready.key == key) {
+            let stamp = STAMP.fetch_add(1, Ordering::Relaxed);
+            self.ready.push_back(Ready { stamp, db, key });
         }
     }
 
@@ -155,28 +161,48 @@ impl History {
     /// Has those served who wait for keys of some databases, which are others now.
     pub(super) fn make_ready_where(&mut self, mut is_changed: impl FnMut(u8) -> bool) {
         let waiting = self.observers.iter().filter(|(_, observers)| !observers.waiting.is_empty());
-        let keys = waiting.filter(|((db, _), _)| is_changed(*db));
-        self.ready.extend(keys.map(|((db, key), _)| Ready { db: *db, key: key.clone() }));
+        let keys: Vec<(u8, Box<[u8]>)> =
+            waiting.filter(|((db, _), _)| is_changed(*db)).map(|(name, _)| name.clone()).collect();
+        keys.into_iter().for_each(|(db, key)| self.make_ready(db, key));
     }
 
-    /// Moves what others are to be told to `news`.
+    /// Whether clients wait for a key that changed.
     #[inline]
-    pub(super) fn take_news(&mut self, news: &mut News) {
-        if self.is_observed {
-            self.take_news_of_observers(news);
-        }
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
     }
 
-    #[cold]
-    fn take_news_of_observers(&mut self, news: &mut News) {
-        news.ready.append(&mut self.ready);
-        if let Some(tracked) = &mut self.tracked {
-            tracked.take_stale(&mut news.stale);
+    /// When the first key that is ready became so.
+    pub(super) fn first_ready(&self) -> Option<u64> {
+        Some(self.ready.front()?.stamp)
+    }
+
+    /// Takes the key that became ready first.
+    pub(super) fn take_ready(&mut self) -> Option<Ready> {
+        let ready = self.ready.pop_front();
+        self.note_observed();
+        ready
+    }
+
+    /// Takes all keys that are ready.
+    pub(super) fn set_ready_aside(&mut self) -> VecDeque<Ready> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Gives keys back that were taken, before those that became ready since.
+    pub(super) fn put_ready_back(&mut self, mut before: VecDeque<Ready>) {
+        for Ready { db, key, .. } in std::mem::take(&mut self.ready) {
+            if !before.iter().any(|ready| ready.db == db && ready.key == key) {
+                let stamp = STAMP.fetch_add(1, Ordering::Relaxed);
+                before.push_back(Ready { stamp, db, key });
+            }
         }
+        self.ready = before;
         self.note_observed();
     }
 
-    /// Moves what clients keep copies of and that changed to `stale`; who waits is served later.
+    /// Moves what clients keep copies of and that changed to `stale`.
+    #[inline]
     pub(super) fn take_stale(&mut self, stale: &mut Vec<(u64, Stale)>) {
         if let Some(tracked) = &mut self.tracked {
             tracked.take_stale(stale);
@@ -209,14 +235,13 @@ impl History {
 
     fn make_tracked(&mut self, totals: &Arc<Totals>) -> &mut Tracked {
         self.is_observed = true;
-        self.tracked.get_or_insert_with(|| Box::new(Tracked::new(totals)))
+        let charge = &self.charge;
+        self.tracked.get_or_insert_with(|| Box::new(Tracked::new(totals, charge.another())))
     }
 
     /// Adds a watcher of a key.
     pub fn watch(&mut self, db: u8, key: &[u8], flag: &WatchFlag) {
-        self.is_observed = true;
-        let observers = self.observers.entry((db, Box::from(key))).or_default();
-        observers.flags.push(Arc::clone(flag));
+        self.add_observer(db, key, |observers| observers.flags.push(Arc::clone(flag)));
     }
 
     /// Removes a watcher of a key.
@@ -228,10 +253,8 @@ impl History {
 
     /// Adds a client that waits for a key.
     pub(crate) fn add_waiter(&mut self, db: u8, key: &[u8], waiter: &Arc<Waiter>) {
-        self.is_observed = true;
-        let observers = self.observers.entry((db, Box::from(key))).or_default();
         let place = (waiter.number(), waiter.group(), Arc::clone(waiter));
-        observers.waiting.push_back(place);
+        self.add_observer(db, key, |observers| observers.waiting.push_back(place));
     }
 
     /// Removes a client that waited for a key.
@@ -242,14 +265,32 @@ impl History {
         });
     }
 
+    fn add_observer(&mut self, db: u8, key: &[u8], add: impl FnOnce(&mut Observers)) {
+        self.is_observed = true;
+        let observers = self.observers.entry((db, Box::from(key))).or_default();
+        let before = if observers.is_empty() { 0 } else { observers.bytes(key) };
+        add(observers);
+        self.observers_bytes += observers.bytes(key) - before;
+        self.charge.set(table(&self.observers) + self.observers_bytes);
+    }
+
     fn edit_observers(&mut self, db: u8, key: &[u8], edit: impl FnOnce(&mut Observers)) {
         let name = (db, Box::from(key));
         let Some(observers) = self.observers.get_mut(&name) else { return };
+        let before = observers.bytes(key);
         edit(observers);
         if observers.is_empty() {
+            self.observers_bytes -= before;
             self.observers.remove(&name);
+            if self.observers.is_empty() {
+                self.observers = HashMap::new();
+            }
             self.note_observed();
+        } else {
+            let after = observers.bytes(key);
+            self.observers_bytes = self.observers_bytes + after - before;
         }
+        self.charge.set(table(&self.observers) + self.observers_bytes);
     }
 
     /// The first client that waits for a key and came after number `after`, of commands of families
@@ -281,4 +322,35 @@ impl History {
 
 fn raise(flags: &[WatchFlag]) {
     flags.iter().for_each(|flag| flag.store(true, Ordering::Release));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The charge, and what it must be.
+    fn bytes(history: &History, registered: &Sum) -> (usize, usize) {
+        let each = history.observers.iter().map(|((_, key), observers)| observers.bytes(key));
+        (registered.bytes(), table(&history.observers) + each.sum::<usize>())
+    }
+
+    #[test]
+    fn what_is_watched_is_counted() {
+        let registered = Arc::default();
+        let mut history = History::new(&registered);
+        let flags: Vec<WatchFlag> = (0..5).map(|_| WatchFlag::default()).collect();
+        let keys: Vec<Vec<u8>> = (0..200).map(|n| vec![b'k'; n]).collect();
+        for key in &keys {
+            flags.iter().for_each(|flag| history.watch(3, key, flag));
+            let (is, must_be) = bytes(&history, &registered);
+            assert_eq!(is, must_be);
+        }
+        assert!(registered.bytes() > 200 * 100 + 1000 * 8);
+        for key in &keys {
+            flags.iter().for_each(|flag| history.unwatch(3, key, flag));
+            let (is, must_be) = bytes(&history, &registered);
+            assert_eq!(is, must_be);
+        }
+        assert_eq!(registered.bytes(), 0);
+    }
 }

@@ -14,6 +14,7 @@
 //! Clients that want to know of all keys with a prefix (BCAST) are not here: a partition only knows
 //! whether there are any.
 
+use crate::charge::{Charge, heap, table};
 use crate::client::{Client, ClientFlags};
 use hypercache_journal::{Change, Effect, Event};
 use std::collections::HashMap;
@@ -42,6 +43,14 @@ impl Readers {
         match self {
             Readers::One(client) => std::slice::from_ref(client),
             Readers::Many(clients) => clients,
+        }
+    }
+
+    /// Bytes beside its place in the table.
+    fn bytes(&self) -> usize {
+        match self {
+            Readers::One(_) => 0,
+            Readers::Many(clients) => heap(clients.capacity() * size_of::<Arc<Client>>()),
         }
     }
 
@@ -107,6 +116,10 @@ pub(super) struct Tracked {
     /// What was not taken yet, with its time in the order of the whole keyspace.
     stale: Vec<(u64, Stale)>,
     totals: Arc<Totals>,
+    /// Bytes of `readers` beside its table.
+    readers_bytes: usize,
+    /// Bytes of all this but of what is stale, which stays for a moment only.
+    charge: Charge,
 }
 
 /// Numbers what is stale, so that what one command made stale in several partitions is told in the
@@ -114,9 +127,17 @@ pub(super) struct Tracked {
 static STAMP: AtomicU64 = AtomicU64::new(0);
 
 impl Tracked {
-    pub(super) fn new(totals: &Arc<Totals>) -> Self {
-        let (readers, stale) = (HashMap::new(), Vec::new());
-        Tracked { readers, is_broadcast: false, stale, totals: Arc::clone(totals) }
+    pub(super) fn new(totals: &Arc<Totals>, charge: Charge) -> Self {
+        let (readers, stale, totals) = (HashMap::new(), Vec::new(), Arc::clone(totals));
+        let (is_broadcast, readers_bytes) = (false, 0);
+        let mut tracked = Tracked { readers, is_broadcast, stale, totals, readers_bytes, charge };
+        tracked.note_bytes();
+        tracked
+    }
+
+    fn note_bytes(&mut self) {
+        let bytes = heap(size_of::<Self>()) + table(&self.readers) + self.readers_bytes;
+        self.charge.set(bytes);
     }
 
     /// Whether nobody wants to know of a write.
@@ -133,17 +154,20 @@ impl Tracked {
     pub(super) fn remember(&mut self, key: &[u8], client: &Arc<Client>) {
         match self.readers.get_mut(key) {
             Some(readers) => {
-                let before = readers.as_slice().len();
+                let (before, bytes) = (readers.as_slice().len(), readers.bytes());
                 readers.add(client);
                 let change = readers.as_slice().len().wrapping_sub(before);
                 self.totals.items.fetch_add(change as u64, Relaxed);
+                self.readers_bytes = self.readers_bytes + readers.bytes() - bytes;
             }
             None => {
                 self.readers.insert(Box::from(key), Readers::One(Arc::clone(client)));
                 self.totals.keys.fetch_add(1, Relaxed);
                 self.totals.items.fetch_add(1, Relaxed);
+                self.readers_bytes += heap(key.len());
             }
         }
+        self.note_bytes();
     }
 
     /// Notes that a key was written to.
@@ -177,6 +201,8 @@ impl Tracked {
         self.totals.items.fetch_sub(items as u64, Relaxed);
         self.totals.keys.fetch_sub(self.readers.len() as u64, Relaxed);
         self.readers = HashMap::new();
+        self.readers_bytes = 0;
+        self.note_bytes();
         if is_first {
             self.add(Stale::All);
         }
@@ -207,6 +233,8 @@ impl Tracked {
         let Some(readers) = self.readers.remove(key) else { return Vec::new() };
         self.totals.keys.fetch_sub(1, Relaxed);
         self.totals.items.fetch_sub(readers.as_slice().len() as u64, Relaxed);
+        self.readers_bytes -= heap(key.len()) + readers.bytes();
+        self.note_bytes();
         readers.into_vec()
     }
 }
@@ -251,7 +279,7 @@ mod tests {
 
     #[test]
     fn each_reader_is_told_once() {
-        let mut tracked = Tracked::new(&Arc::default());
+        let mut tracked = Tracked::new(&Arc::default(), Charge::default());
         let clients: Vec<_> = (0..100).map(client).collect();
         for client in clients.iter().rev().chain(&clients) {
             tracked.remember(b"k", client);
@@ -269,8 +297,34 @@ mod tests {
     }
 
     #[test]
+    fn its_bytes_are_counted() {
+        let registered = Arc::default();
+        let mut tracked = Tracked::new(&Arc::default(), Charge::new(&registered));
+        let clients: Vec<_> = (0..20).map(client).collect();
+        let of = |tracked: &Tracked| {
+            let each =
+                tracked.readers.iter().map(|(key, readers)| heap(key.len()) + readers.bytes());
+            heap(size_of::<Tracked>()) + table(&tracked.readers) + each.sum::<usize>()
+        };
+        for n in 0..300 {
+            let key = vec![b'k'; n];
+            clients[..n % 20].iter().for_each(|client| tracked.remember(&key, client));
+            assert_eq!(registered.bytes(), of(&tracked));
+        }
+        for n in (0..300).step_by(3) {
+            tracked.note(&deleted(&vec![b'k'; n]));
+            assert_eq!(registered.bytes(), of(&tracked));
+        }
+        while tracked.forget_one(|n| n / 2) {
+            assert_eq!(registered.bytes(), of(&tracked));
+        }
+        drop(tracked);
+        assert_eq!(registered.bytes(), 0);
+    }
+
+    #[test]
     fn those_who_are_gone_do_not_gather() {
-        let mut tracked = Tracked::new(&Arc::default());
+        let mut tracked = Tracked::new(&Arc::default(), Charge::default());
         let stays = client(0);
         tracked.remember(b"k", &stays);
         for id in 1..10_000 {
@@ -286,7 +340,7 @@ mod tests {
 
     #[test]
     fn after_a_flush_nothing_is_remembered() {
-        let mut tracked = Tracked::new(&Arc::default());
+        let mut tracked = Tracked::new(&Arc::default(), Charge::default());
         tracked.remember(b"k", &client(1));
         tracked.remember(b"k", &client(2));
         tracked.note_flush(true);
@@ -299,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_key_changed_in_many_steps_is_broadcast_once() {
-        let mut tracked = Tracked::new(&Arc::default());
+        let mut tracked = Tracked::new(&Arc::default(), Charge::default());
         tracked.is_broadcast = true;
         for key in [b"k", b"k", b"l", b"k"] {
             tracked.note(&deleted(key));

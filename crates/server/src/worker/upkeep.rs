@@ -2,10 +2,11 @@
 
 use super::Worker;
 use crate::io::Driver;
-use hypercache_commands::blocking::time_out;
+use hypercache_commands::blocking::{TimedOut, serve_unserved, time_out};
 use hypercache_commands::client::{Client, ClientFlags};
 use hypercache_commands::keyspace::PARTITIONS;
 use hypercache_commands::migrate::settle;
+use hypercache_commands::leftover::clear_some;
 use hypercache_commands::pubsub::write_push;
 use hypercache_commands::shared::Message;
 use hypercache_commands::tracking::{self, write_notice};
@@ -20,6 +21,8 @@ pub(super) const TICK_MS: u64 = 100;
 const TICKS_PER_SECOND: u64 = 1000 / TICK_MS;
 /// Longest stretch of expiry work between two turns, in microseconds.
 const EXPIRE_SLICE_US: u64 = 1000;
+/// Waits whose time is over that end in one turn: some 1 ms of work.
+const TIMEOUTS_PER_TURN: usize = 256;
 /// Hints looked at under one lock of a partition.
 const EXPIRE_BATCH: usize = 128;
 
@@ -79,31 +82,36 @@ impl<D: Driver> Worker<D> {
         self.mark_dirty(token);
     }
 
-    /// Ends the waits whose time is over.
+    /// Ends waits whose time is over, not too many in one turn.
     pub(super) fn time_out(&mut self) {
         if self.timeouts.is_empty() {
             return;
         }
-        let now_ms = clock::mono_ms();
-        while let Some(&(at, number, token)) = self.timeouts.first() {
-            if at > now_ms {
-                return;
-            }
-            let waiter = self.connections.get(token).and_then(|c| c.session.blocked());
-            let Some(waiter) = waiter.filter(|waiter| waiter.number() == number).map(Arc::clone)
+        let (now_ms, mut served) = (clock::mono_ms(), Vec::new());
+        for _ in 0..TIMEOUTS_PER_TURN {
+            let Some(&(at, number, token)) = self.timeouts.first().filter(|(at, ..)| *at <= now_ms)
             else {
-                self.timeouts.pop_first();
-                continue;
+                break;
             };
-            let Some(reply) = time_out(&self.shared, &waiter) else {
-                // It is being served: the message is on its way, or it waits on in a moment.
-                return;
-            };
-            let client = self.connections.get(token).map(|c| Arc::clone(&c.session.client));
-            if let Some(client) = client {
-                self.unblock(&client, number, reply);
+            self.timeouts.pop_first();
+            let Some(connection) = self.connections.get(token) else { continue };
+            let waiter = connection.session.blocked().filter(|waiter| waiter.number() == number);
+            let Some(waiter) = waiter.map(Arc::clone) else { continue };
+            let client = Arc::clone(&connection.session.client);
+            match time_out(&self.shared, &waiter) {
+                TimedOut::Now(reply) => self.unblock(&client, number, reply),
+                // It waits on in a moment, or is answered: the next turn knows.
+                TimedOut::NotYet => served.push((at, number, token)),
+                TimedOut::Before => {}
             }
         }
+        self.timeouts.extend(served);
+    }
+
+    /// Does what could not be done, or was too much, in another's place or another time.
+    pub(super) fn catch_up(&mut self) {
+        serve_unserved(&self.shared, &mut self.commands);
+        clear_some(&self.shared);
     }
 
     fn write_to(&mut self, client: &Client, write: impl FnOnce(Version, &mut Output)) {
@@ -217,6 +225,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         tracking::broadcast(&self.shared, &mut self.commands);
+        self.catch_up();
         self.expiring = (partition < PARTITIONS).then_some(partition);
         self.commands.stats.expire_nanos.add(clock::mono_ns() - started);
     }
@@ -235,6 +244,7 @@ impl<D: Driver> Worker<D> {
             self.commands.stats.add_bytes(shard.take_bytes_delta());
         }
         let stale = shard.take_stale();
+        shard.leave_ready(&shared.keyspace, partition);
         drop(shard);
         tracking::tell_without_client(shared, &mut self.commands, stale);
         result
