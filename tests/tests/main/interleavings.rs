@@ -143,6 +143,14 @@ impl Side {
         }
     }
 
+    /// Looks at all keys, so that those go whose time is past.
+    fn sweep(&mut self) {
+        for db in ["1", "0"] {
+            self.control.call(&["SELECT", db]);
+            self.control.call(&[&["EXISTS"], program::KEYS].concat());
+        }
+    }
+
     /// Reads what is there. Returns whether each client has all that was sent to it, or waits.
     fn settle(&mut self) -> bool {
         self.look();
@@ -209,6 +217,15 @@ fn in_order(frames: &[Frame]) -> (Vec<&Frame>, Vec<&Frame>) {
     frames.iter().partition(|frame| is_message(frame))
 }
 
+/// How a program is played.
+struct Cast {
+    /// The clients' protocol versions.
+    versions: Vec<&'static str>,
+    /// Whether keys whose time is past are removed at once. Else nobody begins to watch any more when
+    /// there may be such keys: WATCH removes them here, which Redis leaves to who looks at them next.
+    sweeps: bool,
+}
+
 /// Where two servers differ.
 struct Difference {
     /// Number of the step after which.
@@ -217,18 +234,28 @@ struct Difference {
 }
 
 /// Plays a program on both servers.
-fn play(servers: (&Server, &Server), versions: &[&str], steps: &[Step]) -> Option<Difference> {
-    let mut ours = Side::new(servers.0, versions);
-    let mut redis = Side::new(servers.1, versions);
-    let mut known = vec![Known::default(); versions.len()];
+fn play(servers: (&Server, &Server), cast: &Cast, steps: &[Step]) -> Option<Difference> {
+    let mut ours = Side::new(servers.0, &cast.versions);
+    let mut redis = Side::new(servers.1, &cast.versions);
+    let mut known = vec![Known::default(); CLIENTS];
+    let mut has_expired = false;
     for (number, step) in steps.iter().enumerate() {
         // Who waits says nothing more.
         let client = step.client;
-        if redis.actors[client].is_waiting || !known[client].allows(step, versions[client]) {
+        let is_out = has_expired && !cast.sweeps && step.words[0] == "WATCH";
+        let is_able = known[client].allows(step, cast.versions[client]);
+        if redis.actors[client].is_waiting || is_out || !is_able {
             continue;
         }
         ours.play(step);
         redis.play(step);
+        if step.doing == Do::Expire {
+            has_expired = true;
+            if cast.sweeps {
+                ours.sweep();
+                redis.sweep();
+            }
+        }
         let deadline = mono_ms() + PATIENCE_MS;
         let is_at_rest = loop {
             let (a, b) = (ours.settle(), redis.settle());
@@ -254,7 +281,7 @@ fn play(servers: (&Server, &Server), versions: &[&str], steps: &[Step]) -> Optio
 /// Leaves out steps as long as there is a difference.
 fn shrink(
     servers: (&Server, &Server),
-    versions: &[&str],
+    cast: &Cast,
     mut steps: Vec<Step>,
     mut found: Difference,
 ) -> (Vec<Step>, Difference) {
@@ -265,7 +292,7 @@ fn shrink(
         let mut at = 0;
         while at < steps.len() && mono_ms() < deadline {
             let fewer = [&steps[..at], &steps[(at + len).min(steps.len())..]].concat();
-            match play(servers, versions, &fewer) {
+            match play(servers, cast, &fewer) {
                 Some(difference) => {
                     steps = fewer[..=difference.step].to_vec();
                     found = difference;
@@ -280,16 +307,13 @@ fn shrink(
     }
 }
 
-fn report(
-    servers: (&Server, &Server),
-    versions: &[&str],
-    seed: u64,
-    found: (Vec<Step>, Difference),
-) {
-    let (steps, difference) = shrink(servers, versions, found.0, found.1);
+fn report(servers: (&Server, &Server), cast: &Cast, seed: u64, found: (Vec<Step>, Difference)) {
+    let (steps, difference) = shrink(servers, cast, found.0, found.1);
     let lines: Vec<String> = steps.iter().map(Step::show).collect();
     panic!(
-        "differs from Redis (TEST_SEED={seed}, protocols {versions:?}) after:\n  {}\n{}",
+        "differs from Redis (TEST_SEED={seed}, protocols {:?}, sweeps: {}) after:\n  {}\n{}",
+        cast.versions,
+        cast.sweeps,
         lines.join("\n  "),
         difference.text,
     );
@@ -316,12 +340,12 @@ fn three_clients_are_told_what_redis_tells_them() {
     let deadline = mono_ms() + seconds * 1000;
     while mono_ms() < deadline {
         let mut rng = Rng::new(seed);
-        let versions: Vec<&str> =
-            (0..CLIENTS).map(|_| if rng.below(2) == 0 { "2" } else { "3" }).collect();
+        let versions = (0..CLIENTS).map(|_| if rng.below(2) == 0 { "2" } else { "3" }).collect();
+        let cast = Cast { versions, sweeps: rng.below(2) == 0 };
         let ours = if rng.below(4) == 0 { &one } else { &two };
         let steps = program::program(&mut rng);
-        if let Some(difference) = play((ours, &redis), &versions, &steps) {
-            report((ours, &redis), &versions, seed, (steps, difference));
+        if let Some(difference) = play((ours, &redis), &cast, &steps) {
+            report((ours, &redis), &cast, seed, (steps, difference));
         }
         seed += 1;
     }

@@ -164,7 +164,8 @@ const LISTS: &[&str] = &["l1", "l2", "l3"];
 const ZSETS: &[&str] = &["z1", "z2"];
 const STREAMS: &[&str] = &["s1", "s2"];
 const STRINGS: &[&str] = &["a", "b"];
-const ANY: &[&str] = &["l1", "l2", "l3", "z1", "z2", "s1", "s2", "a", "b"];
+/// All keys.
+pub(crate) const KEYS: &[&str] = &["l1", "l2", "l3", "z1", "z2", "s1", "s2", "a", "b"];
 
 fn pick<'a>(rng: &mut Rng, list: &[&'a str]) -> &'a str {
     list[rng.below(list.len() as u64) as usize]
@@ -177,7 +178,7 @@ fn fill(rng: &mut Rng, step: u64, word: &str) -> String {
         "zset" => ZSETS,
         "stream" => STREAMS,
         "string" => STRINGS,
-        "any" => ANY,
+        "any" => KEYS,
         "value" => &["x", "y", "z"],
         "side" => &["LEFT", "RIGHT"],
         "channel" => &["n1", "n2"],
