@@ -4,7 +4,7 @@ use crate::client::Address;
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::keyspace::partition_of_slot;
-use crate::table::{Acl, Command, Flags, Group};
+use crate::table::{Acl, Command, Flags, Group, Keys};
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::slot::{SLOTS, slot_of};
 use hypercache_stdx::number;
@@ -101,6 +101,7 @@ const CLUSTER: &[Command] = &[
     Command {
         name: "COUNTKEYSINSLOT",
         arity: 3,
+        keys: Keys::Each,
         run: count_keys_in_slot,
         summary: "Number of keys of a slot in the selected database.",
         complexity: "O(N) in the number of keys of the slot's partition",
@@ -161,6 +162,7 @@ const CLUSTER: &[Command] = &[
     Command {
         name: "GETKEYSINSLOT",
         arity: 4,
+        keys: Keys::Each,
         run: get_keys_in_slot,
         summary: "Keys of a slot in the selected database.",
         complexity: "O(N) in the number of keys of the slot's partition",

@@ -289,14 +289,6 @@ impl Keyspace {
     pub fn lock(&self, partition: u16) -> MutexGuard<'_, Shard> {
         self.partition(partition).shard.lock()
     }
-
-    /// Tells all partitions whether some client wants to know of all keys with a prefix. `is_wanted`
-    /// is asked under each lock, so that of two callers at a time the last word is the right one.
-    pub(crate) fn set_broadcast(&self, is_wanted: impl Fn() -> bool) {
-        for p in 0..PARTITIONS as u16 {
-            self.lock(p).history.set_broadcast(is_wanted(), &self.tracked);
-        }
-    }
 }
 
 /// A partition that is held for one key.

@@ -17,7 +17,7 @@ pub(crate) use rows::{CACHING, GETREDIR, TRACKING, TRACKINGINFO, redirect_id};
 
 use crate::client::{Client, ClientFlags};
 use crate::context::{Cx, Worker};
-use crate::keyspace::{Cause, PARTITIONS, Stale};
+use crate::keyspace::{Cause, PARTITIONS, Shard, Stale};
 use crate::pubsub::has_room;
 use crate::session::Session;
 use crate::shared::{Message, Shared};
@@ -374,12 +374,10 @@ fn enable(
     if options & ClientFlags::BROADCAST != 0 {
         let prefixes = if prefixes.is_empty() { &[&b""[..]][..] } else { prefixes };
         prefixes.iter().for_each(|prefix| add_prefix(shared, session, prefix));
-        // Also if others want some: their word may be on its way to the partitions yet.
-        shared.keyspace.set_broadcast(|| shared.tracking.is_broadcast());
     }
 }
 
-/// Ends tracking, if the client did. No lock may be held.
+/// Ends tracking, if the client did. Takes no lock of a partition: see [`end_broadcast`].
 pub(crate) fn disable(shared: &Shared, session: &mut Session) {
     if !session.is_tracking() {
         return;
@@ -400,9 +398,12 @@ pub(crate) fn disable(shared: &Shared, session: &mut Session) {
             prefixes.remove(prefix);
         }
     }
-    let is_last = prefixes.is_empty();
-    drop(prefixes);
-    if is_last {
-        shared.keyspace.set_broadcast(|| shared.tracking.is_broadcast());
+}
+
+/// Has a partition, whose lock is held, note no more what nobody wants to know of by a prefix any
+/// longer. Until then it does so in vain.
+pub fn end_broadcast(shared: &Shared, shard: &mut Shard) {
+    if shard.history.is_broadcast() && !shared.tracking.is_broadcast() {
+        shard.history.set_broadcast(false, &shared.keyspace.tracked);
     }
 }

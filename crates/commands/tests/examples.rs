@@ -125,3 +125,29 @@ fn every_command_is_found_by_its_name_in_any_case() {
         }
     }
 }
+
+/// A transaction holds the partitions that its commands declare, and whoever looks at one that is not
+/// held, or locks one that is, has not declared enough.
+#[test]
+fn every_command_declares_what_it_touches() {
+    for cluster in ["no", "yes"] {
+        for line in FAMILIES.iter().flat_map(|family| *family).flat_map(lines_of) {
+            let mut config = Config::default();
+            config.set_at_start("cluster-enabled", cluster).expect("a setting");
+            config.set_at_start("enable-debug-command", "yes").expect("a setting");
+            let mut h = Harness::new(config);
+            for line in ["MULTI", "SET a 1", &line, "EXEC"] {
+                h.run(line);
+            }
+        }
+    }
+}
+
+/// The commands of a row's examples and of its subcommands'.
+fn lines_of(row: &'static Command) -> Vec<String> {
+    let own = row.examples.lines().filter_map(|line| line.strip_prefix("> "));
+    let own = own.map(str::to_owned);
+    // SHUTDOWN and what makes the process wait or crash on purpose does just that.
+    let is_harmless = |line: &String| !line.starts_with("SHUTDOWN") && !line.starts_with("DEBUG");
+    own.chain(row.subcommands.iter().flat_map(lines_of)).filter(is_harmless).collect()
+}

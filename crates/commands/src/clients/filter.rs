@@ -81,6 +81,7 @@ const ASPECTS: &[(&str, Aspect, bool)] = &[
 /// What a filter compares with.
 #[derive(Debug)]
 enum Wanted<'a> {
+    /// In ascending order.
     Ids(Vec<u64>),
     Class(Class),
     Text(&'a [u8]),
@@ -164,6 +165,7 @@ impl<'a> Filter<'a> {
                     ids.push(parse_client_id(args.get(next))?);
                     next += 1;
                 }
+                ids.sort_unstable();
                 Wanted::Ids(ids)
             }
             Aspect::Type => Wanted::Class(Class::parse(cx, value)?),
@@ -193,7 +195,7 @@ impl Test<'_> {
     fn is_true(&self, client: &Client, caller: &Session, now_s: u64) -> bool {
         let seconds_since = |then_s: u32| now_s.saturating_sub(u64::from(then_s));
         match &self.wanted {
-            Wanted::Ids(ids) => ids.contains(&client.id),
+            Wanted::Ids(ids) => ids.binary_search(&client.id).is_ok(),
             Wanted::Class(class) => *class == Class::of(client),
             Wanted::Number(n) => match self.aspect {
                 Aspect::Age => seconds_since(client.created_s) >= *n,

@@ -228,9 +228,14 @@ impl History {
     }
 
     /// Notes whether some client wants to know of all keys with a prefix.
-    pub(super) fn set_broadcast(&mut self, is_broadcast: bool, totals: &Arc<Totals>) {
+    pub(crate) fn set_broadcast(&mut self, is_broadcast: bool, totals: &Arc<Totals>) {
         self.make_tracked(totals).is_broadcast = is_broadcast;
         self.note_observed();
+    }
+
+    /// Whether all that changes is noted for clients that want to know of keys with a prefix.
+    pub(crate) fn is_broadcast(&self) -> bool {
+        self.tracked.as_ref().is_some_and(|tracked| tracked.is_broadcast)
     }
 
     fn make_tracked(&mut self, totals: &Arc<Totals>) -> &mut Tracked {

@@ -5,7 +5,7 @@ use crate::client::{Client, ClientFlags};
 use crate::clients::{fail, is, on_off};
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
-use crate::table::{Acl, Command, Flags, Group};
+use crate::table::{Acl, Command, Flags, Group, Keys};
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::number::parse_i64;
 use std::collections::BTreeSet;
@@ -45,6 +45,7 @@ pub(crate) const TRACKING: Command = Command {
     name: "TRACKING",
     since: "6.0.0",
     arity: -3,
+    keys: Keys::Each,
     run: tracking,
     summary: "Whether this connection is told when keys that it read, or with a prefix, change.",
     complexity: "O(1), some options O(N) in the number of prefixes",
@@ -146,6 +147,14 @@ fn tracking(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         }
         let Options { redirect, flags, prefixes } = options;
         enable(cx.shared, cx.session, redirect.as_ref(), flags, &prefixes);
+        if flags & ClientFlags::BROADCAST != 0 {
+            // Also if others want some: their word may be on its way to the partitions yet.
+            let tracked = &cx.shared.keyspace.tracked;
+            cx.keys.each_shard(|_, shard| {
+                shard.history.set_broadcast(true, tracked);
+                true
+            });
+        }
     } else {
         disable(cx.shared, cx.session);
     }

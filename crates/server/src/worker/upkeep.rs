@@ -245,6 +245,7 @@ impl<D: Driver> Worker<D> {
         }
         let stale = shard.take_stale();
         shard.leave_ready(&shared.keyspace, partition);
+        tracking::end_broadcast(shared, &mut shard);
         drop(shard);
         tracking::tell_without_client(shared, &mut self.commands, stale);
         result
