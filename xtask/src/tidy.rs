@@ -13,6 +13,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("commands", &["protocol", "store", "journal", "rdb", "stdx"]),
     ("scripting", &["commands", "protocol", "stdx"]),
     ("server", &["commands", "scripting", "protocol", "store", "journal", "stdx"]),
+    ("cluster", &["stdx"]),
+    ("sim", &["cluster", "stdx", "commands", "journal", "store", "protocol"]),
     ("client", &["protocol", "stdx"]),
     ("hypercache", &["server", "commands", "client", "stdx", "protocol"]),
 ];

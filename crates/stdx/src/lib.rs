@@ -5,6 +5,7 @@
 
 pub mod chunks;
 pub mod clock;
+pub mod crc32c;
 pub mod crc64;
 pub mod float80;
 mod float_bits;
