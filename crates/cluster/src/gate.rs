@@ -30,6 +30,11 @@ pub enum Durability {
 pub enum Need {
     /// Nothing: it tells nothing of the keyspace.
     Nothing,
+    /// That the replica, which read on its own, still has leave to.
+    Leave {
+        /// Partition.
+        partition: PartitionId,
+    },
     /// That the node still holds its lease and the partition's primacy of this term.
     Lease {
         /// Partition.
@@ -66,6 +71,31 @@ pub enum Need {
         /// The record.
         lsn: Lsn,
     },
+}
+
+impl Need {
+    /// What the reply to a write needs.
+    #[must_use]
+    pub fn of_write(durability: Durability, partition: PartitionId, term: Epoch, lsn: Lsn) -> Need {
+        match durability {
+            Durability::Async => Need::Lease { partition, term },
+            Durability::Bounded { age_us, bytes } => Need::Bound { partition, term, age_us, bytes },
+            Durability::Sync => Need::Commit { partition, term, lsn },
+        }
+    }
+
+    /// The partition that it is about.
+    #[must_use]
+    pub fn partition(&self) -> Option<PartitionId> {
+        match *self {
+            Need::Nothing => None,
+            Need::Leave { partition }
+            | Need::Lease { partition, .. }
+            | Need::Bound { partition, .. }
+            | Need::Commit { partition, .. }
+            | Need::CommitAndLease { partition, .. } => Some(partition),
+        }
+    }
 }
 
 /// What becomes of a reply.

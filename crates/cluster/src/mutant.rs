@@ -38,6 +38,8 @@ mutants! {
     LeaseIgnoresDrift,
     /// A process that starts again keeps the generation of the one before it.
     RestartKeepsGeneration,
+    /// A start of a process that registers late is taken for the newest.
+    RegistersInAnyOrder,
     /// Failover picks any live node, in sync or not.
     FailoverToAny,
     /// Shrinking below `min_sync` is let through for live members.

@@ -19,8 +19,11 @@ mod copy;
 mod dirty;
 mod follower;
 mod handoff;
+mod judge;
 mod peer;
 mod primary;
+
+pub use judge::Moment;
 
 use crate::data::Data;
 use crate::ids::{Epoch, Lsn, Member, NodeId, PartitionId, RecordId};
@@ -209,14 +212,16 @@ impl Partition {
         Partition { core, role: Role::Idle }
     }
 
-    /// Takes the next configuration into account. All are given, in order.
+    /// Takes a configuration into account. They come in order; one may be skipped by a node that was given
+    /// the metadata as a whole, and then what this copy was in between is not known.
     pub fn configure(&mut self, config: &PartitionConfig, cx: &mut Cx<'_>) {
         if config.epoch <= self.core.config.epoch {
             return;
         }
         let is_next = config.epoch == self.core.config.epoch.next();
         if config.losses > self.core.config.losses {
-            self.start_over(cx);
+            // All copies were lost and that was declared: whatever is here is void.
+            self.retire(cx);
         }
         let before = std::mem::replace(&mut self.core.config, config.clone());
         if config.epoch < self.core.promised {
@@ -231,11 +236,6 @@ impl Partition {
             _ if config.is_on(self.core.me.node) => self.follow(config.primary, cx),
             _ => self.retire(cx),
         }
-    }
-
-    /// All copies were lost and that was declared: whatever is here is void.
-    fn start_over(&mut self, cx: &mut Cx<'_>) {
-        self.retire(cx);
     }
 
     fn retire(&mut self, cx: &mut Cx<'_>) {
@@ -408,6 +408,13 @@ impl Partition {
         let is_clean = self.core.dirty.last_of(key).is_none();
         let is_clean = is_clean || settings.breaks(Mutant::ReplicaReadsDirty);
         is_clean && follower.may_answer(&self.core, now_us, settings)
+    }
+
+    /// Whether a replica has leave to answer reads.
+    #[must_use]
+    pub fn has_leave(&self, now_us: u64, settings: &Settings) -> bool {
+        let Role::Follower(follower) = &self.role else { return false };
+        follower.may_answer(&self.core, now_us, settings)
     }
 
     /// Bytes of records that are not committed, and the age of the oldest: what `bounded` looks at.

@@ -10,6 +10,8 @@ use crate::settings::Settings;
 pub enum Reason {
     /// The partition has another epoch by now, or is not there.
     OtherEpoch,
+    /// Another start of the node registered in between.
+    OtherGeneration,
     /// No such node, or a removed one.
     NoNode,
     /// The member is dead.
@@ -36,7 +38,13 @@ impl MetaState {
     pub fn apply(&mut self, command: &Command, settings: &Settings) -> Result<(), Reason> {
         self.index += 1;
         match *command {
-            Command::RegisterNode { node, boot, zone } => self.register(node, boot, zone, settings),
+            Command::RegisterNode { node, after, boot, zone } => {
+                let is_next = self.nodes.get(&node).map_or(0, |n| n.generation.0) == after.0;
+                if !is_next && !settings.breaks(Mutant::RegistersInAnyOrder) {
+                    return Err(Reason::OtherGeneration);
+                }
+                self.register(node, boot, zone, settings)
+            }
             Command::JoinNode(node) => self.set_state(node, NodeState::Up),
             Command::DrainNode(node) => self.set_state(node, NodeState::Draining),
             Command::RemoveNode(node) => self.set_state(node, NodeState::Removed),
@@ -251,6 +259,10 @@ mod tests {
         Member { node: NodeId(node), generation: Generation(generation) }
     }
 
+    fn register(node: NodeId, after: u32, boot: u64) -> Command {
+        Command::RegisterNode { node, after: Generation(after), boot, zone: 0 }
+    }
+
     fn run(state: &mut MetaState, command: Command) -> Result<(), Reason> {
         state.apply(&command, &Settings::default())
     }
@@ -258,7 +270,7 @@ mod tests {
     fn cluster(nodes: u64, copies: u8, min_sync: u8) -> MetaState {
         let mut state = MetaState::default();
         for node in (1..=nodes).map(NodeId) {
-            run(&mut state, Command::RegisterNode { node, boot: node.0, zone: 0 }).expect("new");
+            run(&mut state, register(node, 0, node.0)).expect("new");
             run(&mut state, Command::JoinNode(node)).expect("it joins");
         }
         let create = Command::CreatePartitions { count: 1, copies, min_sync, replica_reads: true };
@@ -281,9 +293,11 @@ mod tests {
     #[test]
     fn a_process_that_starts_again_is_another_member() {
         let mut state = cluster(3, 3, 2);
-        let again = Command::RegisterNode { node: NodeId(1), boot: 77, zone: 0 };
+        let again = register(NodeId(1), 1, 77);
         assert_eq!(run(&mut state, again.clone()), Ok(()));
-        assert_eq!(run(&mut state, again), Err(Reason::Done));
+        assert_eq!(run(&mut state, again), Err(Reason::OtherGeneration));
+        assert_eq!(run(&mut state, register(NodeId(1), 1, 66)), Err(Reason::OtherGeneration));
+        assert_eq!(run(&mut state, register(NodeId(1), 2, 77)), Err(Reason::Done));
         assert!(!state.is_alive(member(1, 1)) && state.is_alive(member(1, 2)));
         let (partition, epoch) = (P, Epoch(1));
         let to = member(1, 2);
@@ -311,7 +325,7 @@ mod tests {
     fn loss_is_declared_when_nobody_is_left() {
         let mut state = cluster(2, 2, 1);
         for node in [1, 2].map(NodeId) {
-            run(&mut state, Command::RegisterNode { node, boot: 9, zone: 0 }).expect("new");
+            run(&mut state, register(node, 1, 9)).expect("new");
         }
         let loss = Command::DeclareLoss { partition: P, epoch: Epoch(1), to: member(1, 2) };
         assert_eq!(run(&mut state, loss), Ok(()));

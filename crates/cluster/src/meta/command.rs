@@ -1,15 +1,19 @@
 //! Commands of the metadata log.
 
-use crate::ids::{Epoch, Member, NodeId, PartitionId};
+use crate::ids::{Epoch, Generation, Member, NodeId, PartitionId};
 
 /// A change of what the cluster agrees on. Those about a partition take effect only in the epoch that
 /// they name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// A process started: it gets a generation, and all earlier ones of its node are dead.
+    /// A process started: it gets a generation, and all earlier ones of its node are dead. It names the
+    /// generation it comes after: of two starts, the registration of the earlier may arrive later, and
+    /// must not declare the later one dead.
     RegisterNode {
         /// The machine.
         node: NodeId,
+        /// The newest generation that this start knows of; 0 for none.
+        after: Generation,
         /// Drawn by this start; it finds its generation by it.
         boot: u64,
         /// Where the machine stands.
