@@ -173,6 +173,7 @@ impl Writer<'_> {
         self.member(m.from);
         self.u64(m.epoch.0);
         self.u64(m.term.0);
+        self.u32(m.lineage);
         self.point(m.prev);
         self.u64(m.commit.0);
         self.optional(m.read_stamp_us);
@@ -199,6 +200,7 @@ impl Writer<'_> {
         self.member(m.from);
         self.u64(m.epoch.0);
         self.u64(m.term.0);
+        self.u32(m.lineage);
         self.u64(m.session);
         self.u32(m.seq);
         match &m.part {
@@ -309,7 +311,7 @@ impl Reader<'_> {
 
     fn append(&mut self, partition: PartitionId) -> Read<Message> {
         let from = self.member()?;
-        let (epoch, term) = (Epoch(self.u64()?), Epoch(self.u64()?));
+        let (epoch, term, lineage) = (Epoch(self.u64()?), Epoch(self.u64()?), self.u32()?);
         let (prev, commit) = (self.point()?, Lsn(self.u64()?));
         let read_stamp_us = self.optional()?;
         let count = self.u32()?;
@@ -318,8 +320,17 @@ impl Reader<'_> {
             let (id, chain) = (self.id()?, self.u32()?);
             records.push(Record { id, chain, body: self.bytes()? });
         }
-        let append = Append { partition, from, epoch, term, prev, commit, read_stamp_us, records };
-        Ok(Message::Append(append))
+        Ok(Message::Append(Append {
+            partition,
+            from,
+            epoch,
+            term,
+            lineage,
+            prev,
+            commit,
+            read_stamp_us,
+            records,
+        }))
     }
 
     fn ack(&mut self, partition: PartitionId) -> Read<Message> {
@@ -332,7 +343,7 @@ impl Reader<'_> {
 
     fn copy(&mut self, partition: PartitionId) -> Read<Message> {
         let from = self.member()?;
-        let (epoch, term) = (Epoch(self.u64()?), Epoch(self.u64()?));
+        let (epoch, term, lineage) = (Epoch(self.u64()?), Epoch(self.u64()?), self.u32()?);
         let (session, seq) = (self.u64()?, self.u32()?);
         let part = match self.u8()? {
             0 => CopyPart::Chunk(self.bytes()?),
@@ -340,7 +351,7 @@ impl Reader<'_> {
             2 => CopyPart::End { tail: self.point()?, commit: Lsn(self.u64()?) },
             _ => return Err(FrameError::Malformed),
         };
-        Ok(Message::Copy(Copy { partition, from, epoch, term, session, seq, part }))
+        Ok(Message::Copy(Copy { partition, from, epoch, term, lineage, session, seq, part }))
     }
 }
 

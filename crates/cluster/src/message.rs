@@ -15,6 +15,9 @@ pub struct Append {
     pub epoch: Epoch,
     /// The epoch in which it became primary: all of its appends with the same term extend one log.
     pub term: Epoch,
+    /// How often the partition was declared lost and started over. What a copy has of an earlier lineage
+    /// is void, whether it has heard of the declaration or not.
+    pub lineage: u32,
     /// What comes before the first record.
     pub prev: Point,
     /// What is committed.
@@ -55,6 +58,8 @@ pub struct Copy {
     pub epoch: Epoch,
     /// As in [`Append`].
     pub term: Epoch,
+    /// As in [`Append`].
+    pub lineage: u32,
     /// Which copy this is a part of.
     pub session: u64,
     /// Number of the part, from 0.

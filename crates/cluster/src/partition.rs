@@ -128,6 +128,8 @@ struct Core {
     commit: Lsn,
     /// The highest epoch that this copy heard of; nothing of a lower one is followed.
     promised: Epoch,
+    /// How often everything was declared lost before what is here began.
+    lineage: u32,
     /// An epoch whose end was announced, and until when this copy refuses it.
     sealed: Option<(Epoch, u64)>,
     dirty: Dirty,
@@ -206,6 +208,7 @@ impl Partition {
             log: Log::default(),
             commit: Lsn(0),
             promised: Epoch(0),
+            lineage: 0,
             sealed: None,
             dirty: Dirty::default(),
         };
@@ -219,10 +222,7 @@ impl Partition {
             return;
         }
         let is_next = config.epoch == self.core.config.epoch.next();
-        if config.losses > self.core.config.losses {
-            // All copies were lost and that was declared: whatever is here is void.
-            self.retire(cx);
-        }
+        self.begin_lineage(config.losses, cx);
         let before = std::mem::replace(&mut self.core.config, config.clone());
         if config.epoch < self.core.promised {
             return;
@@ -235,6 +235,14 @@ impl Partition {
             _ if config.primary == self.core.me => self.activate(cx),
             _ if config.is_on(self.core.me.node) => self.follow(config.primary, cx),
             _ => self.retire(cx),
+        }
+    }
+
+    /// All copies were lost and that was declared: whatever is here of before is void.
+    fn begin_lineage(&mut self, lineage: u32, cx: &mut Cx<'_>) {
+        if lineage > self.core.lineage {
+            self.core.lineage = lineage;
+            self.retire(cx);
         }
     }
 
@@ -278,13 +286,13 @@ impl Partition {
         match message {
             Message::Seal(seal) => self.seal(seal, cx),
             Message::Append(m) => {
-                self.step_down_before(m.epoch, m.from, cx);
+                self.prepare_for(m.epoch, m.lineage, m.from, cx);
                 if let Role::Follower(follower) = &mut self.role {
                     follower.on_append(m, &mut self.core, cx);
                 }
             }
             Message::Copy(m) => {
-                self.step_down_before(m.epoch, m.from, cx);
+                self.prepare_for(m.epoch, m.lineage, m.from, cx);
                 if let Role::Follower(follower) = &mut self.role {
                     follower.on_copy(m, &mut self.core, cx);
                 }
@@ -304,10 +312,15 @@ impl Partition {
         }
     }
 
-    /// A primary that hears from one of a higher epoch is none any more.
-    fn step_down_before(&mut self, epoch: Epoch, from: Member, cx: &mut Cx<'_>) {
-        if matches!(self.role, Role::Primary(_)) && epoch > self.core.promised {
+    /// A primary that hears from one of a higher epoch is none any more; and a message may bring the news
+    /// of a declared loss before the metadata does.
+    fn prepare_for(&mut self, epoch: Epoch, lineage: u32, from: Member, cx: &mut Cx<'_>) {
+        let is_newer = epoch > self.core.promised;
+        let steps_down = matches!(self.role, Role::Primary(_)) && is_newer;
+        let starts_over = lineage > self.core.lineage && is_newer;
+        if steps_down || (starts_over && !matches!(self.role, Role::Idle)) {
             self.core.promised = epoch;
+            self.begin_lineage(lineage, cx);
             self.leave_role(cx);
             self.role = Role::Follower(Follower::new(from));
         }

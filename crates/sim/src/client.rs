@@ -147,9 +147,8 @@ impl Clients {
                 let pairs = pairs.into_iter().flatten();
                 pairs.for_each(|(key, value)| add(key, Op::Write(Some(value))));
             }
-            (Ask::Cas(key, from, to), outcome) => {
-                add(key, Op::Cas { from, to, done: outcome != Outcome::Missed });
-            }
+            (Ask::Cas(key, ..), Outcome::Missed(value)) => add(key, Op::Read(value)),
+            (Ask::Cas(key, from, to), _) => add(key, Op::Cas { from, to, done: true }),
             (Ask::Read(_), _) => {}
         }
     }

@@ -122,6 +122,8 @@ pub struct Env {
     pub copies: BTreeMap<(PartitionId, u64), u32>,
     /// Until then no further fault is triggered.
     pub next_trigger_us: u64,
+    /// What happened, in words, when that is asked for.
+    pub story: Option<Vec<String>>,
 }
 
 impl Env {
@@ -145,6 +147,7 @@ impl Env {
             written: BTreeMap::new(),
             copies: BTreeMap::new(),
             next_trigger_us: 0,
+            story: None,
         }
     }
 
@@ -192,6 +195,14 @@ impl Env {
         let ready_us = self.now_us + delay_us;
         if let Some(ready_us) = self.net.send((from, to), ready_us, to_boot, payload) {
             self.after(ready_us - self.now_us, Event::Deliver(from, to));
+        }
+    }
+
+    /// Notes what happened, for whoever reads the story of a seed.
+    pub fn tell(&mut self, text: impl FnOnce() -> String) {
+        let now_us = self.now_us;
+        if let Some(story) = &mut self.story {
+            story.push(format!("{now_us:>9} us  {}", text()));
         }
     }
 

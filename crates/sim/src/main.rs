@@ -5,11 +5,11 @@
 
 use hypercache_cluster::mutant::Mutant;
 use hypercache_sim::campaign::{Totals, kill, run_seeds};
-use hypercache_sim::run::run;
+use hypercache_sim::run::{run, tell};
 use std::process::ExitCode;
 
 const HELP: &str = "usage: sim [--seeds N] [--seed FIRST] [--threads N] | sim --replay SEED | \
-                    sim mutants [--budget N] [--only NAME]";
+                    sim --tell SEED [--only MUTANT] | sim mutants [--budget N] [--only NAME]";
 
 struct Options {
     words: Vec<String>,
@@ -21,6 +21,11 @@ impl Options {
         self.words.get(at + 1).map(String::as_str)
     }
 
+    fn mutant(&self) -> Option<Mutant> {
+        let name = self.text("--only")?;
+        Mutant::ALL.iter().copied().find(|mutant| format!("{mutant:?}") == name)
+    }
+
     fn number(&self, name: &str, otherwise: u64) -> u64 {
         self.text(name).and_then(|text| text.parse().ok()).unwrap_or(otherwise)
     }
@@ -30,6 +35,11 @@ fn main() -> ExitCode {
     let options = Options { words: std::env::args().skip(1).collect() };
     let is_fine = match options.words.first().map(String::as_str) {
         Some("mutants") => mutants(&options),
+        Some("--tell") => {
+            let (verdict, story) = tell(options.number("--tell", 0), options.mutant());
+            story.iter().chain(&verdict.violations).for_each(|line| println!("{line}"));
+            verdict.violations.is_empty()
+        }
         Some("--replay") => replay(options.number("--replay", 0)),
         None | Some("--seeds" | "--seed" | "--threads") => seeds(&options),
         Some(_) => {

@@ -76,8 +76,8 @@ pub enum Outcome {
     Value(Option<u64>),
     /// It was done.
     Done,
-    /// The key had another value.
-    Missed,
+    /// The key had another value: this.
+    Missed(Option<u64>),
     /// It was not done and never will be.
     Refused,
     /// Nobody knows.

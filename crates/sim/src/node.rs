@@ -92,6 +92,7 @@ impl Node {
     pub fn start(&mut self, env: &mut Env) {
         *self = Node::new(self.index, self.clock, self.gates.len());
         env.boots[self.index] = env.rng.next_u64() | 1;
+        env.tell(|| format!("node {} starts", self.index));
         env.after(0, Event::NodeTick(self.index, env.boots[self.index]));
     }
 
@@ -99,6 +100,7 @@ impl Node {
     pub fn stop(&mut self, env: &mut Env) {
         *self = Node::new(self.index, self.clock, self.gates.len());
         env.boots[self.index] = 0;
+        env.tell(|| format!("node {} stops", self.index));
     }
 
     /// What its clock shows.
@@ -254,6 +256,7 @@ impl Node {
             _ => None,
         };
         let before = self.slots[p].partition.tail();
+        env.tell(|| format!("node {from} to {}: {message:?}", self.index));
         self.step(p, env, |partition, cx| partition.receive(message, cx));
         let after = self.slots[p].partition.tail();
         if let Some((session, tail)) = end
@@ -352,7 +355,7 @@ impl Node {
                     ReadRule::After(lsn) => Need::CommitAndLease { partition, term, lsn },
                 };
                 let is_read = matches!(request.ask, Ask::Read(_));
-                let outcome = if is_read { Outcome::Value(value) } else { Outcome::Missed };
+                let outcome = if is_read { Outcome::Value(value) } else { Outcome::Missed(value) };
                 return Some((need, outcome, shows(value, env)));
             }
         };
@@ -426,11 +429,12 @@ impl Node {
         env.shown.extend(reply.shows);
         match reply.outcome {
             Outcome::Done => env.stats.writes += 1,
-            Outcome::Value(_) | Outcome::Missed => env.stats.reads += 1,
+            Outcome::Value(_) | Outcome::Missed(_) => env.stats.reads += 1,
             Outcome::Refused | Outcome::Unknown => {}
         }
         env.stats.replica_reads += u64::from(reply.by_replica);
         env.note(reply.call);
+        env.tell(|| format!("node {} answers {client}: {reply:?}", self.index));
         let payload = Payload::Reply(reply.call, reply.outcome);
         env.send(self.index, env.client(client), payload);
     }

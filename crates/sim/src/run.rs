@@ -5,7 +5,7 @@ use crate::env::Stats;
 use crate::faults::Plan;
 use crate::machine::place_of;
 use crate::node::index_of;
-use crate::wgl::is_linearizable;
+use crate::wgl::{first_contradiction, is_linearizable};
 use crate::world::World;
 use hypercache_cluster::gate::Durability;
 use hypercache_cluster::mutant::Mutant;
@@ -42,11 +42,22 @@ fn draw_settings(rng: &mut Rng, mutant: Option<Mutant>) -> Settings {
 /// Runs a seed, with a rule broken or none.
 #[must_use]
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Verdict {
+    run_telling(seed, mutant, false).0
+}
+
+/// Runs a seed and tells what happened.
+#[must_use]
+pub fn tell(seed: u64, mutant: Option<Mutant>) -> (Verdict, Vec<String>) {
+    run_telling(seed, mutant, true)
+}
+
+fn run_telling(seed: u64, mutant: Option<Mutant>, tells: bool) -> (Verdict, Vec<String>) {
     let mut rng = Rng::new(seed);
     let plan = Plan::draw(&mut rng);
     let settings = draw_settings(&mut rng, mutant);
     let is_sync = plan.durability == Durability::Sync;
     let mut world = World::new(rng, plan, settings);
+    world.env.story = tells.then(Vec::new);
     world.run();
     let World { mut env, nodes, voters, mut clients, .. } = world;
     if env.violations.is_empty() {
@@ -69,9 +80,12 @@ pub fn run(seed: u64, mutant: Option<Mutant>) -> Verdict {
         for (key, calls) in &clients.history {
             if !is_linearizable(calls) {
                 env.violate(format!("history of key {key} is not linearizable ({})", calls.len()));
+                let around = first_contradiction(calls).unwrap_or_default();
+                around.iter().for_each(|call| env.tell(|| format!("key {key}: {call:?}")));
             }
         }
     }
     let (trace, stats, lasted_us) = (env.trace, env.stats, env.now_us);
-    Verdict { seed, trace, stats, violations: env.violations, lasted_us }
+    let verdict = Verdict { seed, trace, stats, violations: env.violations, lasted_us };
+    (verdict, env.story.unwrap_or_default())
 }

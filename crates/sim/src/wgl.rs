@@ -73,6 +73,11 @@ impl Op {
 /// Drops calls without a return that nobody needs.
 fn relevant(calls: &[Call]) -> Vec<Call> {
     let seen: HashSet<Value> = calls.iter().filter_map(|call| call.op.sees()).collect();
+    let misses = |call: &Call| matches!(call.op, Op::Cas { done: false, .. });
+    if calls.iter().any(misses) {
+        // It saw a value that is not named: that may be any.
+        return calls.to_vec();
+    }
     let is_needed = |call: &&Call| {
         call.end.is_some() || call.op.writes().is_some_and(|value| seen.contains(&value))
     };
@@ -84,6 +89,24 @@ fn relevant(calls: &[Call]) -> Vec<Call> {
 pub fn is_linearizable(calls: &[Call]) -> bool {
     let calls = relevant(calls);
     Search::new(&calls).run()
+}
+
+/// The end of the shortest beginning of a history that is not linearizable, and the calls around it:
+/// for whoever looks for the reason.
+#[must_use]
+pub fn first_contradiction(calls: &[Call]) -> Option<Vec<Call>> {
+    let up_to = |t: u64| -> Vec<Call> {
+        let begun = calls.iter().filter(|call| call.start <= t);
+        begun.map(|call| Call { end: call.end.filter(|end| *end <= t), ..*call }).collect()
+    };
+    let mut ends: Vec<u64> = calls.iter().filter_map(|call| call.end).collect();
+    ends.sort_unstable();
+    let place = ends.partition_point(|end| is_linearizable(&up_to(*end)));
+    let at = *ends.get(place)?;
+    let mut around = up_to(at);
+    around.sort_by_key(|call| call.end.unwrap_or(at + call.start));
+    around.retain(|call| call.end.is_none_or(|end| end + 400 > at));
+    Some(around)
 }
 
 /// A place in the list of beginnings and ends in order of time.

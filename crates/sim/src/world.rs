@@ -209,6 +209,7 @@ impl World {
             return;
         }
         self.env.stats.faults += 1;
+        self.env.tell(|| format!("fault: {fault:?}"));
         match fault {
             Fault::Crash(n) => self.crash(n),
             Fault::Pause(n) => self.pause(n),
@@ -305,6 +306,7 @@ impl World {
 
     fn committed(&mut self, command: &Command, before: &MetaState) {
         check_command(command, before, &self.checked, &self.nodes, &mut self.env);
+        self.env.tell(|| format!("committed: {command:?}"));
         let Some((partition, _)) = command.subject() else { return };
         let stats = &mut self.env.stats;
         match command {

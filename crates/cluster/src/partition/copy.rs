@@ -98,6 +98,7 @@ impl CopySession {
                 from: core.me,
                 epoch: core.config.epoch,
                 term: at.term,
+                lineage: core.lineage,
                 session: self.id,
                 seq: self.next_seq,
                 part: part.clone(),

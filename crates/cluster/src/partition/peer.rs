@@ -89,7 +89,11 @@ impl Peer {
             self.good_us = now_us;
         }
         if matches!(self.feed, Feed::Probe) {
-            self.feed = Feed::Stream { next: verified.next() };
+            // What it needs next may be gone from the log.
+            self.feed = match core.log.at(verified) {
+                Some(_) => Feed::Stream { next: verified.next() },
+                None => Feed::Copy(CopySession::default()),
+            };
         }
     }
 
@@ -123,6 +127,7 @@ impl Peer {
             from: core.me,
             epoch: core.config.epoch,
             term: at.term,
+            lineage: core.lineage,
             prev,
             commit: core.commit,
             read_stamp_us: self.leave_to_read(at, core, cx),
