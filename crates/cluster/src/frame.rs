@@ -188,6 +188,7 @@ impl Writer<'_> {
 
     fn ack(&mut self, m: &Ack) -> u8 {
         self.member(m.from);
+        self.u64(m.epoch.0);
         self.u64(m.term.0);
         self.optional(m.verified.map(|lsn| lsn.0));
         self.point(m.tail);
@@ -334,11 +335,12 @@ impl Reader<'_> {
     }
 
     fn ack(&mut self, partition: PartitionId) -> Read<Message> {
-        let (from, term) = (self.member()?, Epoch(self.u64()?));
+        let from = self.member()?;
+        let (epoch, term) = (Epoch(self.u64()?), Epoch(self.u64()?));
         let verified = self.optional()?.map(Lsn);
         let (tail, wants_copy) = (self.point()?, self.flag()?);
         let stamp_us = self.u64()?;
-        Ok(Message::Ack(Ack { partition, from, term, verified, tail, wants_copy, stamp_us }))
+        Ok(Message::Ack(Ack { partition, from, epoch, term, verified, tail, wants_copy, stamp_us }))
     }
 
     fn copy(&mut self, partition: PartitionId) -> Read<Message> {

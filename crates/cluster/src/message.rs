@@ -35,6 +35,8 @@ pub struct Ack {
     pub partition: PartitionId,
     /// The replica.
     pub from: Member,
+    /// The highest epoch that it heard of: nothing of an earlier one will change its copy any more.
+    pub epoch: Epoch,
     /// Whose log it compared with; 0 before the first append.
     pub term: Epoch,
     /// Up to where its log is that of the term's primary; `None` before that is known.

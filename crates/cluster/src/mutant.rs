@@ -80,6 +80,8 @@ mutants! {
     ReadLeaseForLearners,
     /// A replica acknowledges all it has, compared with the primary's log or not.
     AcksUnverified,
+    /// What a node acknowledged before it was removed counts when it is back.
+    OldAcksCount,
     /// A replica follows a primary of an earlier epoch.
     FollowsOldEpoch,
     /// A replica answers reads of keys that are not committed.

@@ -31,6 +31,7 @@ impl Totals {
         sum.joins += one.joins;
         sum.losses += one.losses;
         sum.copies += one.copies;
+        sum.copies_in_sync += one.copies_in_sync;
         sum.writes += one.writes;
         sum.reads += one.reads;
         sum.replica_reads += one.replica_reads;

@@ -4,9 +4,10 @@
 use crate::faults::{Fault, Plan};
 use crate::net::{Address, Net, Payload};
 use hypercache_cluster::ids::{PartitionId, RecordId};
+use hypercache_cluster::meta::Command;
 use hypercache_cluster::settings::Settings;
 use hypercache_stdx::rng::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What happens next.
 #[derive(Debug)]
@@ -72,6 +73,8 @@ pub struct Stats {
     pub losses: u64,
     /// Full copies that were completed.
     pub copies: u64,
+    /// Of them, those of members in sync that differed.
+    pub copies_in_sync: u64,
     /// Writes acknowledged.
     pub writes: u64,
     /// Reads answered.
@@ -120,6 +123,8 @@ pub struct Env {
     pub written: BTreeMap<u64, (PartitionId, RecordId)>,
     /// Digest of the primary when a full copy was complete, by partition and session.
     pub copies: BTreeMap<(PartitionId, u64), u32>,
+    /// What nodes proposed last: it may arrive again.
+    pub proposed: VecDeque<Command>,
     /// Until then no further fault is triggered.
     pub next_trigger_us: u64,
     /// What happened, in words, when that is asked for.
@@ -146,6 +151,7 @@ impl Env {
             shown: Vec::new(),
             written: BTreeMap::new(),
             copies: BTreeMap::new(),
+            proposed: VecDeque::new(),
             next_trigger_us: 0,
             story: None,
         }

@@ -33,6 +33,10 @@ pub enum Fault {
     NoQuorum,
     /// A primary is told to hand over.
     HandOver,
+    /// Some nodes, with all voters, are cut from the others.
+    Split,
+    /// Something that was proposed a while ago arrives once more.
+    Ghost,
 }
 
 /// What the protocol did that a fault may follow.
@@ -101,7 +105,7 @@ pub struct Plan {
     pub think_us: u64,
 }
 
-const KINDS: [Fault; 10] = [
+const KINDS: [Fault; 13] = [
     Fault::Crash(0),
     Fault::Pause(0),
     Fault::Isolate(0),
@@ -112,6 +116,9 @@ const KINDS: [Fault; 10] = [
     Fault::Depose,
     Fault::NoQuorum,
     Fault::HandOver,
+    Fault::HandOver,
+    Fault::Split,
+    Fault::Ghost,
 ];
 
 impl Plan {
@@ -175,7 +182,7 @@ pub fn of_node(kind: Fault, node: usize) -> Fault {
         Fault::CutPair(_) => Fault::CutPair(node),
         Fault::Mute(_) => Fault::Mute(node),
         Fault::Deafen(_) => Fault::Deafen(node),
-        Fault::Depose | Fault::NoQuorum | Fault::HandOver => kind,
+        Fault::Depose | Fault::NoQuorum | Fault::HandOver | Fault::Split | Fault::Ghost => kind,
     }
 }
 
@@ -201,7 +208,8 @@ impl Env {
             2 => Fault::CutFromVoters(node),
             _ => Fault::Isolate(node),
         };
-        let within_us = self.between(0, 40_000);
+        let kind = if what == Trigger::Handoff { Fault::Isolate(node) } else { kind };
+        let within_us = self.between(0, if what == Trigger::Handoff { 8_000 } else { 40_000 });
         self.stats.triggered += 1;
         self.after(within_us, Event::Fault(kind));
     }
@@ -221,11 +229,9 @@ impl Env {
     pub fn links_of(&mut self, fault: Fault) -> Vec<(Address, Address)> {
         let voters: Vec<Address> = (0..VOTERS).map(|v| self.voter(v)).collect();
         let nodes = 0..self.plan.nodes;
-        let mut others = |node: usize, voters: &[Address]| -> Vec<Address> {
-            let all = nodes.clone().filter(|n| *n != node).chain(voters.iter().copied());
-            all.filter(|_| self.rng.below(3) > 0).collect()
-        };
-        let both = |node: usize, with: Vec<Address>| {
+        let others: Vec<Address> =
+            nodes.clone().chain(voters.iter().copied()).filter(|_| self.rng.below(3) > 0).collect();
+        let both = |node: usize, with: Vec<Address>| -> Vec<(Address, Address)> {
             with.into_iter().flat_map(|a| [(node, a), (a, node)]).collect()
         };
         match fault {
@@ -239,8 +245,14 @@ impl Env {
                     % self.plan.nodes;
                 both(node, vec![other])
             }
-            Fault::Mute(node) => others(node, &voters).into_iter().map(|a| (node, a)).collect(),
-            Fault::Deafen(node) => others(node, &voters).into_iter().map(|a| (a, node)).collect(),
+            Fault::Split => {
+                let apart: Vec<Address> = nodes.filter(|_| self.rng.below(2) > 0).collect();
+                let rest = (0..self.plan.nodes).chain(voters).filter(|a| !apart.contains(a));
+                let rest: Vec<Address> = rest.collect();
+                apart.into_iter().flat_map(|node| both(node, rest.clone())).collect()
+            }
+            Fault::Mute(node) => others.into_iter().map(|a| (node, a)).collect(),
+            Fault::Deafen(node) => others.into_iter().map(|a| (a, node)).collect(),
             _ => Vec::new(),
         }
     }

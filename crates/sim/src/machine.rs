@@ -115,7 +115,11 @@ impl Data for Registers {
         let words: Vec<u64> = words(bytes).collect();
         let loading = self.loading.as_mut().ok_or(BadPart)?;
         for entry in words.chunks_exact(3) {
-            loading.insert(entry[0], Entry { value: entry[1], changes: entry[2] });
+            // A key arrives once: by its piece of the copy, with all that happened to it before.
+            let twice = loading.insert(entry[0], Entry { value: entry[1], changes: entry[2] });
+            if twice.is_some() {
+                return Err(BadPart);
+            }
         }
         Ok(())
     }

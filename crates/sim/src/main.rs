@@ -73,8 +73,8 @@ fn print_totals(totals: &Totals, took_ms: u64) {
     println!("{:.1} s, {per_s:.0} seeds per second", took_ms as f64 / 1000.0);
     println!("faults {}, of them triggered {}", s.faults, s.triggered);
     println!(
-        "failovers {}, hand-overs {}, shrinks {}, joins {}, full copies {}, declared losses {}",
-        s.failovers, s.handovers, s.shrinks, s.joins, s.copies, s.losses
+        "failovers {}, hand-overs {}, shrinks {}, joins {}, full copies {} (in sync {}), declared losses {}",
+        s.failovers, s.handovers, s.shrinks, s.joins, s.copies, s.copies_in_sync, s.losses
     );
     println!(
         "acknowledged writes {}, reads {} (by replicas {}), unknown {}",

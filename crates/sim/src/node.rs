@@ -166,6 +166,10 @@ impl Node {
         for voter in 0..VOTERS {
             env.send(self.index, env.voter(voter), Payload::Propose(command.clone()));
         }
+        env.proposed.push_back(command);
+        if env.proposed.len() > 64 {
+            env.proposed.pop_front();
+        }
     }
 
     /// Runs a step of a partition and does what it asks for.
@@ -184,7 +188,14 @@ impl Node {
                 Action::Sealed(ack) => {
                     env.send(self.index, self.asked_by, Payload::Data(Message::SealAck(ack)));
                 }
-                Action::Committed(_) | Action::Demoted => self.flush_soon(env),
+                Action::Committed(_) => {
+                    let config = self.slots[p].partition.config();
+                    if config.isr.len() < usize::from(config.min_sync) {
+                        env.violate(format!("I6: commit in {p} with {} in sync", config.isr.len()));
+                    }
+                    self.flush_soon(env);
+                }
+                Action::Demoted => self.flush_soon(env),
             }
         }
     }
@@ -264,6 +275,9 @@ impl Node {
             && before != after
         {
             env.stats.copies += 1;
+            let in_sync =
+                self.slots[p].partition.config().is_in_sync(self.member.unwrap_or_default());
+            env.stats.copies_in_sync += u64::from(in_sync);
             let expected = env.copies.get(&(PartitionId(p as u16), session)).copied();
             if expected != Some(self.slots[p].data.digest()) {
                 env.violate(format!("I18: node {} has a wrong copy of {p}", self.index));
@@ -454,7 +468,14 @@ impl Node {
         let slack = 1024 + s.chunk_bytes;
         let bound =
             s.log_bytes_max + s.uncommitted_bytes_max + peers * (2 * s.copy_window_bytes + slack);
-        let bytes = self.slots[p].partition.replication_bytes();
+        let partition = &self.slots[p].partition;
+        let (behind, _) = partition.behind(self.local_us(env));
+        let is_primary = partition.term().is_some();
+        // One record may begin below the bound and end beyond it.
+        if is_primary && behind > s.uncommitted_bytes_max + 128 {
+            env.violate(format!("I23: {behind} bytes wait to be committed"));
+        }
+        let bytes = partition.replication_bytes();
         if bytes > bound {
             env.violate(format!("I23: {bytes} bytes of replication, bound {bound}"));
         }

@@ -32,7 +32,9 @@ fn draw_settings(rng: &mut Rng, mutant: Option<Mutant>) -> Settings {
         chunk_bytes: 24 * (1 + rng.below(3) as usize),
         copy_window_bytes: 128 << rng.below(3),
         log_bytes_max: 500 << rng.below(5),
-        uncommitted_bytes_max: 1_000 << rng.below(3),
+        uncommitted_bytes_max: 300 << rng.below(5),
+        read_lease_us: [100_000, 100_000, 400_000][rng.below(3) as usize],
+        suspect_us: [200_000, 100_000][rng.below(2) as usize],
         append_bytes_max: 200 << rng.below(5),
         mutant,
         ..Settings::default()

@@ -92,14 +92,15 @@ impl Voters {
         }
     }
 
-    /// The leader is no more; it will learn of it later.
-    pub fn depose(&mut self, env: &mut Env) {
-        let Some((voter, term)) = self.leads.take() else { return };
-        let late_us = env.between(1, 400_000);
+    /// The leader is no more; it will learn of it later. Returns who it was.
+    pub fn depose(&mut self, env: &mut Env) -> Option<usize> {
+        let (voter, term) = self.leads.take()?;
+        let late_us = env.between(1, 900_000);
         env.after(late_us, Event::Deposed(voter, term));
         let election_us = env.between(50_000, 400_000);
         env.after(election_us, Event::Elect);
         env.trigger(Trigger::LeaderChange, env.plan.nodes);
+        Some(voter)
     }
 
     /// A voter takes office, unless somebody has.
@@ -254,7 +255,9 @@ impl Voters {
         env: &mut Env,
     ) {
         let known = self.voters[v].meta.index;
-        if index < known {
+        // Metadata and grants may travel apart: sometimes the grant is first.
+        let is_sent = env.chance(0.8);
+        if index < known && is_sent {
             let missing = &self.committed[index as usize..known as usize];
             let payload = if missing.len() > 40 {
                 Payload::Whole(Box::new(self.voters[v].meta.clone()))

@@ -213,18 +213,39 @@ impl World {
         match fault {
             Fault::Crash(n) => self.crash(n),
             Fault::Pause(n) => self.pause(n),
-            Fault::Depose => self.voters.depose(&mut self.env),
+            Fault::Depose => self.depose(),
             Fault::NoQuorum => {
                 self.voters.has_quorum = false;
                 let us = self.env.between(50_000, 1_200_000);
                 self.env.after(us, Event::QuorumBack);
             }
             Fault::HandOver => self.hand_over(),
+            Fault::Ghost => self.ghost(),
             cut => {
                 let mut links = self.env.links_of(cut);
                 links.retain(|(from, to)| from != to);
                 self.env.cut(links);
             }
+        }
+    }
+
+    /// The leader is deposed and, sometimes, goes on in its belief beside a node that hears of no other.
+    fn depose(&mut self) {
+        let old = self.voters.depose(&mut self.env);
+        let primaries = self.voters.truth.partitions.values().map(|c| index_of(c.primary.node));
+        let node = primaries.last();
+        if let (Some(old), Some(node), true) = (old, node, self.env.chance(0.4)) {
+            let others = (0..VOTERS).filter(|v| *v != old).map(|v| self.env.plan.nodes + v);
+            let links = others.flat_map(|voter| [(node, voter), (voter, node)]).collect();
+            self.env.cut(links);
+        }
+    }
+
+    fn ghost(&mut self) {
+        let count = self.env.proposed.len() as u64;
+        let which = self.env.rng.below(count) as usize;
+        if let Some(command) = self.env.proposed.get(which).cloned() {
+            self.voters.propose(command, &mut self.env);
         }
     }
 

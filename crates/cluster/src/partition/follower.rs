@@ -81,7 +81,8 @@ impl Follower {
         cx: &mut Cx<'_>,
     ) -> bool {
         let (epoch, term) = at;
-        if core.refuses(epoch, cx) || term < self.term {
+        let is_old = term < self.term && !cx.breaks(Mutant::FollowsOldEpoch);
+        if is_old || core.refuses(epoch, cx) {
             return false;
         }
         core.promised = core.promised.max(epoch);
@@ -229,6 +230,7 @@ impl Follower {
         let ack = Ack {
             partition: core.id,
             from: core.me,
+            epoch: core.promised,
             term: self.term,
             verified,
             tail: core.log.tail(),

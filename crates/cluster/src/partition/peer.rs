@@ -36,6 +36,9 @@ pub(super) enum Feed {
 pub(super) struct Peer {
     pub(super) member: Member,
     pub(super) place: Place,
+    /// The configuration that brought it here. What it said before it heard of that may be void: it may
+    /// have been removed in between, and dropped its copy.
+    since: Epoch,
     pub(super) feed: Feed,
     /// Up to where it has this primary's log for certain.
     pub(super) verified: Lsn,
@@ -56,10 +59,11 @@ struct Stamp {
 }
 
 impl Peer {
-    pub(super) fn new(member: Member, place: Place, now_us: u64) -> Self {
+    pub(super) fn new(member: Member, place: Place, since: Epoch, now_us: u64) -> Self {
         Peer {
             member,
             place,
+            since,
             feed: Feed::Probe,
             verified: Lsn(0),
             good_us: now_us,
@@ -74,9 +78,12 @@ impl Peer {
         self.place != Place::Learner
     }
 
-    pub(super) fn on_ack(&mut self, ack: &Ack, term: Epoch, core: &Core, now_us: u64) {
+    /// What an acknowledgement says of its copy. Of an earlier configuration it says nothing.
+    pub(super) fn on_ack(&mut self, ack: &Ack, term: Epoch, core: &Core, cx: &Cx<'_>) {
+        let now_us = cx.now_us;
         self.stamp = Some(Stamp { theirs_us: ack.stamp_us, came_us: now_us });
-        if ack.term != term {
+        let is_of_before = ack.epoch < self.since && !cx.breaks(Mutant::OldAcksCount);
+        if ack.term != term || is_of_before {
             return self.locate(ack, core);
         }
         let Some(verified) = ack.verified else { return self.locate(ack, core) };

@@ -88,7 +88,7 @@ impl Primary {
             match known {
                 Some(peer) => peer.place = Place::InSync,
                 None => {
-                    let mut peer = Peer::new(*member, Place::InSync, cx.now_us);
+                    let mut peer = Peer::new(*member, Place::InSync, core.config.epoch, cx.now_us);
                     peer.read_until_us = Self::leave_of_before(core, cx);
                     self.peers.insert(member.node, peer);
                 }
@@ -148,7 +148,7 @@ impl Primary {
         }
         let (at, term) = (self.feeding(), self.term);
         let Some(peer) = self.peers.get_mut(&ack.from.node) else { return };
-        peer.on_ack(ack, term, core, cx.now_us);
+        peer.on_ack(ack, term, core, cx);
         if let Feed::Copy(session) = &mut peer.feed
             && session.needs_id()
         {
@@ -167,7 +167,8 @@ impl Primary {
         });
         let is_learner = core.config.learners.contains(&from.node);
         if is_newer && is_learner {
-            self.peers.insert(from.node, Peer::new(from, Place::Learner, cx.now_us));
+            let peer = Peer::new(from, Place::Learner, core.config.epoch, cx.now_us);
+            self.peers.insert(from.node, peer);
         }
         // An earlier start of a learner's node may still be listed as in sync: it counts until it is
         // removed, and the new start waits.
