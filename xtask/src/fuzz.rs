@@ -4,8 +4,8 @@ use crate::process::{cargo, cargo_nightly, output, run};
 use anyhow::{Context, Result, bail};
 use std::fs;
 
-/// The targets. Their bodies are in `hypercache_commands::testing::fuzz`, and that of `lua_bridge` in
-/// `hypercache_scripting::testing`.
+/// The targets. Their bodies are in `hypercache_commands::testing::fuzz`, that of `lua_bridge` in
+/// `hypercache_scripting::testing`, and that of `cluster_frames` in `hypercache_cluster::frame`.
 const TARGETS: &[&str] = &[
     "resp_parser",
     "memcached_parser",
@@ -14,6 +14,7 @@ const TARGETS: &[&str] = &[
     "acl_rules",
     "restore_payload",
     "lua_bridge",
+    "cluster_frames",
 ];
 
 /// AddressSanitizer, and the coverage that libFuzzer is guided by.

@@ -27,6 +27,8 @@ Usage: cargo xtask TASK
   gen       write the generated references in docs/ and fuzz/
   sanitize  the store's and the event loops' tests under AddressSanitizer, and loom's
   fuzz      TARGET SECONDS: look for inputs that break a target of fuzz/
+  sim       [--seeds N] [--seed FIRST] | --replay SEED | --tell SEED | mutants [--budget N]:
+            run a simulated cluster through faults, or break each rule and see that it is noticed
   bench     measure the release build beside the peers that are installed
   bench types  [WORD ..]: the same of commands on collections and of scripts, or of some
   instructions  [epoll|uring]: count those of a GET and a SET with valgrind
@@ -55,6 +57,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["sanitize"] => sanitize(),
         ["fuzz", target, seconds] => fuzz::fuzz(target, seconds),
         ["bench", "types", words @ ..] => types::bench(words),
+        ["sim", options @ ..] => sim(options),
         ["bench", options @ ..] => bench::bench(options),
         ["instructions", back_ends @ ..] => instructions::instructions(back_ends),
         [] | ["help" | "--help" | "-h"] => {
@@ -78,8 +81,21 @@ fn test() -> Result<()> {
     coverage::coverage()?;
     sanitize()?;
     cargo(&["test", "--workspace", "--exclude", "hypercache-tests"])?;
+    sim_briefly()?;
     cargo(&["build", "--package", "hypercache"])?;
     cargo(&["test", "--package", "hypercache-tests"])
+}
+
+/// The simulator, in its own profile: fast, with assertions and overflow checks.
+fn sim(options: &[&str]) -> Result<()> {
+    let run = ["run", "--quiet", "--profile", "sim", "--package", "hypercache-sim", "--"];
+    cargo(&[&run[..], options].concat())
+}
+
+/// What of the simulator fits into every run of the tests: about a minute.
+fn sim_briefly() -> Result<()> {
+    sim(&["--seeds", "2000"])?;
+    sim(&["mutants", "--budget", "600"])
 }
 
 /// AddressSanitizer where `unsafe` lives; loom for what threads share without a lock.

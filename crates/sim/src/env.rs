@@ -125,6 +125,8 @@ pub struct Env {
     pub copies: BTreeMap<(PartitionId, u64), u32>,
     /// What nodes proposed last: it may arrive again.
     pub proposed: VecDeque<Command>,
+    /// The registrations among them.
+    pub registered: VecDeque<Command>,
     /// Until then no further fault is triggered.
     pub next_trigger_us: u64,
     /// What happened, in words, when that is asked for.
@@ -152,6 +154,7 @@ impl Env {
             written: BTreeMap::new(),
             copies: BTreeMap::new(),
             proposed: VecDeque::new(),
+            registered: VecDeque::new(),
             next_trigger_us: 0,
             story: None,
         }
@@ -209,6 +212,16 @@ impl Env {
         let now_us = self.now_us;
         if let Some(story) = &mut self.story {
             story.push(format!("{now_us:>9} us  {}", text()));
+        }
+    }
+
+    /// Notes a proposal, so that it may arrive again. Of registrations more are kept: they are few.
+    pub fn remember(&mut self, command: Command) {
+        let is_start = matches!(command, Command::RegisterNode { .. });
+        let list = if is_start { &mut self.registered } else { &mut self.proposed };
+        list.push_back(command);
+        if list.len() > 32 {
+            list.pop_front();
         }
     }
 

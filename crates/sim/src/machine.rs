@@ -47,6 +47,8 @@ fn changes_of(record: &[u8]) -> Vec<Change> {
 pub struct Registers {
     entries: BTreeMap<u64, Entry>,
     loading: Option<BTreeMap<u64, Entry>>,
+    /// Pieces of copies that were refused: with messages in order there are none.
+    pub refused: u64,
 }
 
 fn apply_to(entries: &mut BTreeMap<u64, Entry>, record: &[u8]) {
@@ -118,6 +120,7 @@ impl Data for Registers {
             // A key arrives once: by its piece of the copy, with all that happened to it before.
             let twice = loading.insert(entry[0], Entry { value: entry[1], changes: entry[2] });
             if twice.is_some() {
+                self.refused += 1;
                 return Err(BadPart);
             }
         }

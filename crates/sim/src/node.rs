@@ -166,10 +166,7 @@ impl Node {
         for voter in 0..VOTERS {
             env.send(self.index, env.voter(voter), Payload::Propose(command.clone()));
         }
-        env.proposed.push_back(command);
-        if env.proposed.len() > 64 {
-            env.proposed.pop_front();
-        }
+        env.remember(command);
     }
 
     /// Runs a step of a partition and does what it asks for.
@@ -270,6 +267,9 @@ impl Node {
         env.tell(|| format!("node {from} to {}: {message:?}", self.index));
         self.step(p, env, |partition, cx| partition.receive(message, cx));
         let after = self.slots[p].partition.tail();
+        if self.slots[p].data.refused > 0 {
+            env.violate(format!("I18: node {} got a key of {p} twice", self.index));
+        }
         if let Some((session, tail)) = end
             && after == tail.id
             && before != after

@@ -7,10 +7,12 @@ use crate::faults::{Fault, Plan, Trigger, of_node};
 use crate::net::{Address, Payload};
 use crate::node::{Node, index_of};
 use crate::voters::Voters;
-use hypercache_cluster::ids::{Member, PartitionId};
+use hypercache_cluster::gate::Durability;
+use hypercache_cluster::ids::{Epoch, Member, PartitionId};
 use hypercache_cluster::meta::{Command, MetaState};
 use hypercache_cluster::settings::Settings;
 use hypercache_stdx::rng::Rng;
+use std::collections::BTreeMap;
 
 /// A cluster with its clients.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct World {
     /// Clients.
     pub clients: Clients,
     checked: MetaState,
+    /// The epoch in which each partition started over last.
+    started_over: BTreeMap<PartitionId, Epoch>,
     is_over: bool,
 }
 
@@ -51,6 +55,7 @@ impl World {
             voters: Voters::new(&clocks),
             clients: Clients::new(count, partitions),
             checked: MetaState::default(),
+            started_over: BTreeMap::new(),
             is_over: false,
         };
         world.begin();
@@ -242,9 +247,10 @@ impl World {
     }
 
     fn ghost(&mut self) {
-        let count = self.env.proposed.len() as u64;
-        let which = self.env.rng.below(count) as usize;
-        if let Some(command) = self.env.proposed.get(which).cloned() {
+        let of_starts = self.env.chance(0.5);
+        let list = if of_starts { &self.env.registered } else { &self.env.proposed };
+        let which = self.env.rng.below(list.len() as u64) as usize;
+        if let Some(command) = list.get(which).cloned() {
             self.voters.propose(command, &mut self.env);
         }
     }
@@ -319,7 +325,10 @@ impl World {
             }
         }
         for shown in std::mem::take(&mut self.env.shown) {
-            if matches!(self.env.plan.durability, hypercache_cluster::gate::Durability::Sync) {
+            // What was committed and then declared lost may still be told of by who was asleep.
+            let since = self.started_over.get(&shown.partition);
+            let is_current = since.is_none_or(|since| shown.id.epoch >= *since);
+            if is_current && self.env.plan.durability == Durability::Sync {
                 check_shown(&shown, &self.nodes, &self.voters.truth, &mut self.env);
             }
         }
@@ -338,6 +347,8 @@ impl World {
             Command::DeclareLoss { .. } => {
                 stats.losses += 1;
                 let (partitions, keys) = (self.env.plan.partitions.into(), self.env.plan.keys);
+                let epoch = self.checked.partitions.get(&partition).map(|config| config.epoch);
+                self.started_over.extend(epoch.map(|epoch| (partition, epoch)));
                 self.clients.declare_loss(partition.0.into(), partitions, keys);
             }
             _ => {}
