@@ -9,6 +9,7 @@
 mod ahead;
 mod dbs;
 mod due;
+mod follow;
 mod history;
 mod hold;
 mod items;

@@ -31,7 +31,6 @@ pub struct Clients {
     /// When a write to each partition was last acknowledged, and how many were begun and done since all is
     /// calm.
     pub last_write_us: Vec<u64>,
-    is_quiet: bool,
 }
 
 impl Clients {
@@ -48,7 +47,6 @@ impl Clients {
             clock: 0,
             history: BTreeMap::new(),
             last_write_us: vec![0; partitions],
-            is_quiet: false,
         }
     }
 
@@ -62,14 +60,9 @@ impl Clients {
         self.values
     }
 
-    /// No further calls.
-    pub fn be_quiet(&mut self) {
-        self.is_quiet = true;
-    }
-
     /// A client makes its next call.
     pub fn step(&mut self, client: usize, env: &mut Env) {
-        if self.is_quiet || self.waiting[client].is_some() {
+        if env.is_quiet || self.waiting[client].is_some() {
             return;
         }
         let key = env.rng.below(env.plan.keys);

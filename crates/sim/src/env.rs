@@ -129,6 +129,8 @@ pub struct Env {
     pub registered: VecDeque<Command>,
     /// Until then no further fault is triggered.
     pub next_trigger_us: u64,
+    /// Whether nothing is written any more.
+    pub is_quiet: bool,
     /// What happened, in words, when that is asked for.
     pub story: Option<Vec<String>>,
 }
@@ -156,6 +158,7 @@ impl Env {
             proposed: VecDeque::new(),
             registered: VecDeque::new(),
             next_trigger_us: 0,
+            is_quiet: false,
             story: None,
         }
     }

@@ -77,6 +77,8 @@ pub struct Plan {
     pub replica_reads: bool,
     /// What writes wait for.
     pub durability: Durability,
+    /// Whether copies are held by the real store and written by real commands.
+    pub is_real: bool,
     /// Whether messages go through their encoding.
     pub encodes: bool,
     /// Whether cuts hold messages back instead of losing them.
@@ -150,6 +152,7 @@ impl Plan {
             min_sync: if is_strict { 2 } else { 1 },
             replica_reads,
             durability: if is_sync { Durability::Sync } else { Durability::Async },
+            is_real: false,
             encodes,
             holds,
             loss,

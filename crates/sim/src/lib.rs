@@ -7,6 +7,7 @@
 //! consensus log loses its leader, who does not know.
 //!
 //! - [`world`]: the queue of events; [`net`], [`node`], [`voters`], [`client`]: who acts.
+//! - [`machine`], [`store`]: what a partition holds: registers, or the real store and commands.
 //! - [`faults`]: what goes wrong, at random and at the worst moment.
 //! - [`checks`]: invariants looked at while it runs; [`wgl`]: whether what clients saw is linearizable.
 //! - [`campaign`]: many seeds, and mutants: broken rules that the checks must notice.
@@ -21,6 +22,7 @@ pub mod machine;
 pub mod net;
 pub mod node;
 pub mod run;
+pub mod store;
 pub mod voters;
 pub mod wgl;
 pub mod world;

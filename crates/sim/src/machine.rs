@@ -8,28 +8,54 @@ use hypercache_cluster::data::{BadPart, Chunk, Cursor, Data, Part};
 use hypercache_stdx::crc32c::crc32c;
 use std::collections::BTreeMap;
 
+/// What a partition holds, as a node uses it: registers for the clients' calls, and what else there is.
+pub trait Machine: Data + std::fmt::Debug {
+    /// The value of a register.
+    fn get(&self, key: u64) -> Option<u64>;
+    /// Where a register is in hash order, which is also what stands for it in the table of dirty keys.
+    fn place(&self, key: u64) -> u64;
+    /// Gives registers values, and returns the record.
+    fn write(&mut self, changes: &[(u64, u64)]) -> Vec<u8>;
+    /// Changes something else; `n` says what. `None` when that changes nothing.
+    fn other_write(&mut self, n: u64) -> Option<Vec<u8>>;
+    /// Removes what is past its time.
+    fn expire(&mut self) -> Option<Vec<u8>>;
+    /// Wall clock, for what expires.
+    fn set_time(&mut self, now_ms: u64);
+    /// Equal for equal contents.
+    fn digest(&self) -> u32;
+    /// Pieces of copies that were refused: with messages in order there are none.
+    fn refused(&self) -> u64;
+}
+
+/// What of a record is before a cursor.
+#[must_use]
+pub fn record_kind(before: Vec<u8>, record: &[u8]) -> Part {
+    match before.len() {
+        0 => Part::Nothing,
+        n if n == record.len() => Part::All,
+        _ => Part::Some(before),
+    }
+}
+
 /// A key's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its value.
-    pub value: u64,
-    /// Changes so far.
-    pub changes: u64,
+struct Entry {
+    value: u64,
+    changes: u64,
 }
 
 /// A change: the key's place in hash order, and its new value.
-pub type Change = (u64, u64);
+type Change = (u64, u64);
 
 /// Where a key is in hash order.
-#[must_use]
-pub fn place_of(key: u64) -> u64 {
+fn place_of(key: u64) -> u64 {
     // Never 0, which is where a walk begins.
     (key + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1
 }
 
 /// The record of some changes.
-#[must_use]
-pub fn record_of(changes: &[Change]) -> Vec<u8> {
+fn record_of(changes: &[Change]) -> Vec<u8> {
     changes.iter().flat_map(|(at, value)| [*at, *value].map(u64::to_le_bytes)).flatten().collect()
 }
 
@@ -47,8 +73,7 @@ fn changes_of(record: &[u8]) -> Vec<Change> {
 pub struct Registers {
     entries: BTreeMap<u64, Entry>,
     loading: Option<BTreeMap<u64, Entry>>,
-    /// Pieces of copies that were refused: with messages in order there are none.
-    pub refused: u64,
+    refused: u64,
 }
 
 fn apply_to(entries: &mut BTreeMap<u64, Entry>, record: &[u8]) {
@@ -59,20 +84,41 @@ fn apply_to(entries: &mut BTreeMap<u64, Entry>, record: &[u8]) {
     }
 }
 
-impl Registers {
-    /// The value at a place.
-    #[must_use]
-    pub fn get(&self, at: u64) -> Option<u64> {
-        self.entries.get(&at).map(|entry| entry.value)
+impl Machine for Registers {
+    fn get(&self, key: u64) -> Option<u64> {
+        self.entries.get(&place_of(key)).map(|entry| entry.value)
     }
 
-    /// Equal for equal contents.
-    #[must_use]
-    pub fn digest(&self) -> u32 {
+    fn place(&self, key: u64) -> u64 {
+        place_of(key)
+    }
+
+    fn write(&mut self, changes: &[(u64, u64)]) -> Vec<u8> {
+        let placed: Vec<Change> = changes.iter().map(|(k, v)| (place_of(*k), *v)).collect();
+        let record = record_of(&placed);
+        self.apply(&record);
+        record
+    }
+
+    fn other_write(&mut self, _: u64) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn expire(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn set_time(&mut self, _: u64) {}
+
+    fn digest(&self) -> u32 {
         self.entries.iter().fold(0, |crc, (at, entry)| {
             let words = [*at, entry.value, entry.changes].map(u64::to_le_bytes);
             crc32c(crc, words.as_flattened())
         })
+    }
+
+    fn refused(&self) -> u64 {
+        self.refused
     }
 }
 
@@ -99,11 +145,7 @@ impl Data for Registers {
     fn part_before(&self, record: &[u8], cursor: Cursor) -> Part {
         let all = changes_of(record);
         let before: Vec<Change> = all.iter().filter(|(at, _)| *at < cursor.0).copied().collect();
-        match before.len() {
-            0 => Part::Nothing,
-            n if n == all.len() => Part::All,
-            _ => Part::Some(record_of(&before)),
-        }
+        record_kind(record_of(&before), record)
     }
 
     fn load_begin(&mut self, keep: bool) {

@@ -2,13 +2,15 @@
 
 use crate::env::{Clock, Env, Event, Shown, VOTERS};
 use crate::faults::Trigger;
-use crate::machine::{Registers, place_of, record_of};
+use crate::machine::{Machine, Registers};
 use crate::net::{Address, Ask, Outcome, Payload, Request};
+use crate::store::{Server, StoreCopy, new_server};
 use hypercache_cluster::control::Heartbeat;
 use hypercache_cluster::frame;
 use hypercache_cluster::gate::{Gate, Need, Verdict};
-use hypercache_cluster::ids::{Generation, Member, NodeId, PartitionId};
+use hypercache_cluster::ids::{Generation, Member, NodeId, PartitionId, RecordId};
 use hypercache_cluster::lease::HeldLease;
+use hypercache_cluster::log::RECORD_OVERHEAD_BYTES;
 use hypercache_cluster::message::{CopyPart, Message};
 use hypercache_cluster::meta::{Command, MetaState, NodeState};
 use hypercache_cluster::partition::{Action, Cx, Moment, Partition, ReadRule};
@@ -20,7 +22,7 @@ pub struct Slot {
     /// Its state machine.
     pub partition: Partition,
     /// Its keys.
-    pub data: Registers,
+    pub data: Box<dyn Machine>,
 }
 
 /// A reply on its way out.
@@ -49,6 +51,8 @@ pub struct Node {
     pub slots: Vec<Slot>,
     /// Until when it stands still.
     pub paused_until_us: u64,
+    /// The server that holds the copies, when the real store does.
+    server: Option<Server>,
     gates: Vec<Gate<Reply>>,
     beat_us: u64,
     asked_by: Address,
@@ -69,6 +73,9 @@ pub fn index_of(node: NodeId) -> usize {
 
 const TICK_US: u64 = 5_000;
 
+/// What wall clocks show at the beginning.
+const WALL_MS: u64 = 1_700_000_000_000;
+
 impl Node {
     /// A machine without a process.
     #[must_use]
@@ -81,6 +88,7 @@ impl Node {
             lease: HeldLease::default(),
             slots: Vec::new(),
             paused_until_us: 0,
+            server: None,
             gates: (0..clients).map(|_| Gate::default()).collect(),
             beat_us: 0,
             asked_by: 0,
@@ -93,6 +101,7 @@ impl Node {
         *self = Node::new(self.index, self.clock, self.gates.len());
         env.boots[self.index] = env.rng.next_u64() | 1;
         env.tell(|| format!("node {} starts", self.index));
+        self.server = env.plan.is_real.then(new_server);
         env.after(0, Event::NodeTick(self.index, env.boots[self.index]));
     }
 
@@ -132,6 +141,7 @@ impl Node {
         }
         for p in 0..self.slots.len() {
             self.step(p, env, |partition, cx| partition.tick(cx));
+            self.do_other_things(p, env);
             self.check_slot(p, env);
         }
         self.release(env);
@@ -175,7 +185,8 @@ impl Node {
         let (now_us, has_lease) = (self.local_us(env), self.has_lease(env));
         let slot = &mut self.slots[p];
         let settings = &env.settings;
-        let data = &mut slot.data;
+        slot.data.set_time(WALL_MS + env.now_us / 1000);
+        let data = &mut *slot.data;
         let mut cx = Cx { now_us, has_lease, settings, data, actions: &mut actions };
         f(&mut slot.partition, &mut cx);
         for action in actions {
@@ -267,7 +278,7 @@ impl Node {
         env.tell(|| format!("node {from} to {}: {message:?}", self.index));
         self.step(p, env, |partition, cx| partition.receive(message, cx));
         let after = self.slots[p].partition.tail();
-        if self.slots[p].data.refused > 0 {
+        if self.slots[p].data.refused() > 0 {
             env.violate(format!("I18: node {} got a key of {p} twice", self.index));
         }
         if let Some((session, tail)) = end
@@ -318,7 +329,11 @@ impl Node {
         let Some(member) = self.member else { return };
         while self.slots.len() < self.meta.partitions.len() {
             let id = PartitionId(self.slots.len() as u16);
-            let (partition, data) = (Partition::new(id, member), Registers::default());
+            let partition = Partition::new(id, member);
+            let data: Box<dyn Machine> = match &self.server {
+                Some(server) => Box::new(StoreCopy::new(server, id.0)),
+                None => Box::new(Registers::default()),
+            };
             self.slots.push(Slot { partition, data });
         }
         let range = only.map_or(0..self.slots.len(), |p| p.0 as usize..p.0 as usize + 1);
@@ -348,8 +363,8 @@ impl Node {
         let partition = PartitionId(p as u16);
         let now_us = self.local_us(env);
         let slot = &self.slots[p];
-        let place = place_of(request.ask.key());
-        let value = slot.data.get(place);
+        let place = slot.data.place(request.ask.key());
+        let value = slot.data.get(request.ask.key());
         let Some(term) = slot.partition.serving_term(&env.settings) else {
             let is_read = matches!(request.ask, Ask::Read(_)) && request.at_replica;
             let may = slot.partition.may_read_at_replica(place, now_us, &env.settings);
@@ -379,26 +394,44 @@ impl Node {
         Some((need, Outcome::Done, Some(Shown { partition, id })))
     }
 
-    fn write(
-        &mut self,
-        p: usize,
-        changes: &[(u64, u64)],
-        env: &mut Env,
-    ) -> hypercache_cluster::ids::RecordId {
-        let placed: Vec<(u64, u64)> = changes.iter().map(|(k, v)| (place_of(*k), *v)).collect();
-        let body: Arc<[u8]> = Arc::from(record_of(&placed));
-        let mut id = None;
-        self.step(p, env, |partition, cx| {
-            cx.data.apply(&body);
-            id = Some(partition.append(body, cx));
-        });
-        let id = id.unwrap_or_default();
+    fn write(&mut self, p: usize, changes: &[(u64, u64)], env: &mut Env) -> RecordId {
+        self.slots[p].data.set_time(WALL_MS + env.now_us / 1000);
+        let body = self.slots[p].data.write(changes);
+        let id = self.append(p, body, env);
         let partition = PartitionId(p as u16);
         for (_, value) in changes {
             env.written.insert(*value, (partition, id));
         }
         self.check_memory(p, env);
         id
+    }
+
+    fn append(&mut self, p: usize, body: Vec<u8>, env: &mut Env) -> RecordId {
+        let mut id = RecordId::NONE;
+        let size = body.len() + RECORD_OVERHEAD_BYTES;
+        self.step(p, env, |partition, cx| id = partition.append(Arc::from(body), cx));
+        let (behind, _) = self.slots[p].partition.behind(self.local_us(env));
+        // One record may begin below the bound and end beyond it.
+        if behind > env.settings.uncommitted_bytes_max + size {
+            env.violate(format!("I23: {behind} bytes wait to be committed"));
+        }
+        id
+    }
+
+    /// What else a server does while it is primary: commands that no client of the simulation waits for,
+    /// and removing what is past its time.
+    fn do_other_things(&mut self, p: usize, env: &mut Env) {
+        let is_primary = self.slots[p].partition.may_write(&env.settings).is_ok();
+        if self.server.is_none() || !is_primary || env.is_quiet {
+            return;
+        }
+        self.slots[p].data.set_time(WALL_MS + env.now_us / 1000);
+        let what = env.rng.next_u64() >> 20;
+        let data = &mut self.slots[p].data;
+        for body in [data.expire(), data.other_write(what)].into_iter().flatten() {
+            self.append(p, body, env);
+        }
+        self.flush_soon(env);
     }
 
     /// The end of a turn: records go out, the clock is read, and replies leave.
@@ -469,12 +502,6 @@ impl Node {
         let bound =
             s.log_bytes_max + s.uncommitted_bytes_max + peers * (2 * s.copy_window_bytes + slack);
         let partition = &self.slots[p].partition;
-        let (behind, _) = partition.behind(self.local_us(env));
-        let is_primary = partition.term().is_some();
-        // One record may begin below the bound and end beyond it.
-        if is_primary && behind > s.uncommitted_bytes_max + 128 {
-            env.violate(format!("I23: {behind} bytes wait to be committed"));
-        }
         let bytes = partition.replication_bytes();
         if bytes > bound {
             env.violate(format!("I23: {bytes} bytes of replication, bound {bound}"));

@@ -3,7 +3,6 @@
 use crate::checks::check_end;
 use crate::env::Stats;
 use crate::faults::Plan;
-use crate::machine::place_of;
 use crate::node::index_of;
 use crate::wgl::{first_contradiction, is_linearizable};
 use crate::world::World;
@@ -26,6 +25,9 @@ pub struct Verdict {
     /// Virtual time.
     pub lasted_us: u64,
 }
+
+/// Every so many seeds the real store and commands take the place of registers. They are slower.
+const REAL_EVERY: u64 = 10;
 
 fn draw_settings(rng: &mut Rng, mutant: Option<Mutant>) -> Settings {
     Settings {
@@ -55,8 +57,16 @@ pub fn tell(seed: u64, mutant: Option<Mutant>) -> (Verdict, Vec<String>) {
 
 fn run_telling(seed: u64, mutant: Option<Mutant>, tells: bool) -> (Verdict, Vec<String>) {
     let mut rng = Rng::new(seed);
-    let plan = Plan::draw(&mut rng);
-    let settings = draw_settings(&mut rng, mutant);
+    let mut plan = Plan::draw(&mut rng);
+    plan.is_real = seed.is_multiple_of(REAL_EVERY);
+    let mut settings = draw_settings(&mut rng, mutant);
+    if plan.is_real {
+        // Records of real commands are longer.
+        settings.chunk_bytes *= 8;
+        settings.copy_window_bytes *= 16;
+        settings.log_bytes_max *= 8;
+        settings.uncommitted_bytes_max *= 8;
+    }
     let is_sync = plan.durability == Durability::Sync;
     let mut world = World::new(rng, plan, settings);
     world.env.story = tells.then(Vec::new);
@@ -76,7 +86,7 @@ fn run_telling(seed: u64, mutant: Option<Mutant>, tells: bool) -> (Verdict, Vec<
             let (keys, partitions) = (env.plan.keys, u64::from(env.plan.partitions));
             let own = (0..keys).filter(|key| key % partitions == u64::from(id.0));
             for key in own.flat_map(|key| [key, key + keys * partitions]) {
-                copies.iter().for_each(|s| clients.read_at_end(key, s.data.get(place_of(key))));
+                copies.iter().for_each(|s| clients.read_at_end(key, s.data.get(key)));
             }
         }
         for (key, calls) in &clients.history {

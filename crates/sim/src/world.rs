@@ -115,7 +115,7 @@ impl World {
             Event::QuorumBack => self.voters.has_quorum = true,
             Event::Create => self.create(),
             Event::Calm => self.calm(),
-            Event::Quiet => self.clients.be_quiet(),
+            Event::Quiet => env.is_quiet = true,
         }
     }
 
