@@ -421,15 +421,19 @@ impl Node {
     /// What else a server does while it is primary: commands that no client of the simulation waits for,
     /// and removing what is past its time.
     fn do_other_things(&mut self, p: usize, env: &mut Env) {
-        let is_primary = self.slots[p].partition.may_write(&env.settings).is_ok();
-        if self.server.is_none() || !is_primary || env.is_quiet {
+        if self.server.is_none() || env.is_quiet {
             return;
         }
         self.slots[p].data.set_time(WALL_MS + env.now_us / 1000);
         let what = env.rng.next_u64() >> 20;
-        let data = &mut self.slots[p].data;
-        for body in [data.expire(), data.other_write(what)].into_iter().flatten() {
-            self.append(p, body, env);
+        let things: [&dyn Fn(&mut dyn Machine) -> Option<Vec<u8>>; 2] =
+            [&|data| data.expire(), &|data| data.other_write(what)];
+        for thing in things {
+            if self.slots[p].partition.may_write(&env.settings).is_ok()
+                && let Some(body) = thing(&mut *self.slots[p].data)
+            {
+                self.append(p, body, env);
+            }
         }
         self.flush_soon(env);
     }

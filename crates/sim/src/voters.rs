@@ -112,9 +112,10 @@ impl Voters {
             env.after(20_000, Event::Elect);
             return;
         }
-        // What a majority had of the last leader's proposals is the new leader's to commit.
-        for (_, _, command) in std::mem::take(&mut self.in_flight).into_values() {
-            if env.chance(0.3) {
+        // What voters had of the last leader's proposals may be the new leader's to commit. Proposals of
+        // earlier leaders cannot: a majority has entries of a later term.
+        for (_, term, command) in std::mem::take(&mut self.in_flight).into_values() {
+            if term == self.term && env.chance(0.3) {
                 self.append(command, env);
             }
         }
