@@ -14,7 +14,7 @@
 //! - [`gate`]: when a reply may leave: `async`, `bounded` or `sync`.
 //! - [`frame`]: messages between nodes as bytes.
 //!
-//! How it is attached to the store and the log of effects: `docs/design/003-cluster-core.md`.
+//! How it is attached to the store and the log of effects: `docs/design/004-cluster-core.md`.
 #![forbid(unsafe_code)]
 
 pub mod control;

@@ -55,9 +55,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `count` seeds from `first` on, on `threads` threads; stops early after `failures_max` failed.
+/// Runs `count` seeds from `first` on, on `threads` threads; stops early when `has_enough` says so of the
+/// totals.
 #[must_use]
-pub fn run_seeds(first: u64, count: u64, threads: usize, failures_max: usize) -> Totals {
+pub fn run_seeds(
+    first: u64,
+    count: u64,
+    threads: usize,
+    has_enough: &(dyn Fn(&Totals) -> bool + Sync),
+) -> Totals {
     let next = AtomicU64::new(first);
     let totals = Mutex::new(Totals::default());
     std::thread::scope(|scope| {
@@ -65,7 +71,7 @@ pub fn run_seeds(first: u64, count: u64, threads: usize, failures_max: usize) ->
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + count || lock(&totals).failed.len() >= failures_max {
+                    if seed >= first + count || has_enough(&lock(&totals)) {
                         return;
                     }
                     let verdict = run(seed, None);

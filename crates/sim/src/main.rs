@@ -8,7 +8,7 @@ use hypercache_sim::campaign::{Totals, kill, run_seeds};
 use hypercache_sim::run::{run, tell};
 use std::process::ExitCode;
 
-const HELP: &str = "usage: sim [--seeds N] [--seed FIRST] [--threads N] | sim --replay SEED | \
+const HELP: &str = "usage: sim [--seeds N] [--seed FIRST] [--threads N] [--seconds N] | sim --replay SEED | \
                     sim --tell SEED [--only MUTANT] | sim mutants [--budget N] [--only NAME]";
 
 struct Options {
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
             verdict.violations.is_empty()
         }
         Some("--replay") => replay(options.number("--replay", 0)),
-        None | Some("--seeds" | "--seed" | "--threads") => seeds(&options),
+        None | Some("--seeds" | "--seed" | "--threads" | "--seconds") => seeds(&options),
         Some(_) => {
             println!("{HELP}");
             false
@@ -56,8 +56,11 @@ fn seeds(options: &Options) -> bool {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = options.number("--threads", threads as u64) as usize;
     let began_ms = hypercache_stdx::clock::mono_ns() / 1_000_000;
-    let totals = run_seeds(options.number("--seed", 1), count, threads.max(1), 5);
-    let took_ms = hypercache_stdx::clock::mono_ns() / 1_000_000 - began_ms;
+    let passed_ms = || hypercache_stdx::clock::mono_ns() / 1_000_000 - began_ms;
+    let seconds = options.number("--seconds", u64::from(u32::MAX));
+    let has_enough = |t: &Totals| t.failed.len() >= 5 || passed_ms() >= seconds * 1000;
+    let totals = run_seeds(options.number("--seed", 1), count, threads.max(1), &has_enough);
+    let took_ms = passed_ms();
     print_totals(&totals, took_ms.max(1));
     totals.failed.iter().for_each(|verdict| {
         replay(verdict.seed);
