@@ -165,6 +165,19 @@ fn restore(harness: &mut Harness, line: &str) {
     assert!(matches!(&reply[..], b"+OK\r\n" | b"+QUEUED\r\n"), "{}", reply.escape_ascii());
 }
 
+/// A server that applied what happened on another.
+fn follow(leader: &Harness) -> Harness {
+    let follower = Harness::new(logging_config());
+    for partition in 0..PARTITIONS as u16 {
+        let shard = leader.shared.keyspace.lock(partition);
+        let read = shard.history.log.read_from(1, &mut |effect| {
+            follower.shared.keyspace.follow(partition, &effect, leader.worker.now_ms);
+        });
+        read.expect("the log was kept from the start");
+    }
+    follower
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -188,5 +201,6 @@ proptest! {
         }
         prop_assert_eq!(replay(&harness), dataset(&harness), "after {:#?}", commands);
         prop_assert_eq!(harness.shared.bytes_used(), harness.bytes_there());
+        prop_assert_eq!(dataset(&follow(&harness)), dataset(&harness), "after {:#?}", commands);
     }
 }

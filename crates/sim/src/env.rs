@@ -170,7 +170,7 @@ impl Env {
     }
 
     /// What happens next.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn next_event(&mut self) -> Option<Event> {
         let ((at_us, number), event) = self.queue.pop_first()?;
         self.now_us = at_us;
         self.stats.events += 1;

@@ -426,12 +426,13 @@ impl Node {
         }
         self.slots[p].data.set_time(WALL_MS + env.now_us / 1000);
         let what = env.rng.next_u64() >> 20;
-        let things: [&dyn Fn(&mut dyn Machine) -> Option<Vec<u8>>; 2] =
-            [&|data| data.expire(), &|data| data.other_write(what)];
-        for thing in things {
-            if self.slots[p].partition.may_write(&env.settings).is_ok()
-                && let Some(body) = thing(&mut *self.slots[p].data)
-            {
+        for is_expiry in [true, false] {
+            if self.slots[p].partition.may_write(&env.settings).is_err() {
+                return;
+            }
+            let data = &mut self.slots[p].data;
+            let record = if is_expiry { data.expire() } else { data.other_write(what) };
+            if let Some(body) = record {
                 self.append(p, body, env);
             }
         }

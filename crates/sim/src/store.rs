@@ -195,7 +195,7 @@ impl Machine for StoreCopy {
     fn other_write(&mut self, n: u64) -> Option<Vec<u8>> {
         let line = any_command(&self.tag, n);
         self.recorded(|server| {
-            if n % 3 == 0 {
+            if n.is_multiple_of(3) {
                 // A transaction is one record.
                 server.run("MULTI");
                 server.run(&any_command(&self.tag, n / 7));

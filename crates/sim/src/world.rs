@@ -78,7 +78,7 @@ impl World {
     pub fn run(&mut self) {
         let end_us = self.env.plan.faulty_us + CALM_US;
         while self.env.violations.is_empty() {
-            let Some(event) = self.env.next() else { return };
+            let Some(event) = self.env.next_event() else { return };
             if self.env.now_us >= end_us {
                 self.is_over = true;
                 return;
@@ -238,7 +238,7 @@ impl World {
     fn depose(&mut self) {
         let old = self.voters.depose(&mut self.env);
         let primaries = self.voters.truth.partitions.values().map(|c| index_of(c.primary.node));
-        let node = primaries.last();
+        let node = primaries.max();
         if let (Some(old), Some(node), true) = (old, node, self.env.chance(0.4)) {
             let others = (0..VOTERS).filter(|v| *v != old).map(|v| self.env.plan.nodes + v);
             let links = others.flat_map(|voter| [(node, voter), (voter, node)]).collect();
