@@ -248,12 +248,6 @@ impl Env {
                     % self.plan.nodes;
                 both(node, vec![other])
             }
-            Fault::Split => {
-                let apart: Vec<Address> = nodes.filter(|_| self.rng.below(2) > 0).collect();
-                let rest = (0..self.plan.nodes).chain(voters).filter(|a| !apart.contains(a));
-                let rest: Vec<Address> = rest.collect();
-                apart.into_iter().flat_map(|node| both(node, rest.clone())).collect()
-            }
             Fault::Mute(node) => others.into_iter().map(|a| (node, a)).collect(),
             Fault::Deafen(node) => others.into_iter().map(|a| (a, node)).collect(),
             _ => Vec::new(),

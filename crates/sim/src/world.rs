@@ -226,6 +226,7 @@ impl World {
             }
             Fault::HandOver => self.hand_over(),
             Fault::Ghost => self.ghost(),
+            Fault::Split => self.split(),
             cut => {
                 let mut links = self.env.links_of(cut);
                 links.retain(|(from, to)| from != to);
@@ -244,6 +245,17 @@ impl World {
             let links = others.flat_map(|voter| [(node, voter), (voter, node)]).collect();
             self.env.cut(links);
         }
+    }
+
+    /// Some nodes, a primary among them if it can be, are cut from the others and from all voters.
+    fn split(&mut self) {
+        let primary = self.voters.truth.partitions.values().map(|c| index_of(c.primary.node)).max();
+        let mut apart: Vec<Address> = primary.into_iter().collect();
+        apart.extend((0..self.nodes.len()).filter(|n| primary != Some(*n) && self.env.chance(0.4)));
+        let others = (0..self.nodes.len() + VOTERS).filter(|a| !apart.contains(a));
+        let links = others.flat_map(|a| apart.iter().flat_map(move |n| [(*n, a), (a, *n)]));
+        let links = links.collect();
+        self.env.cut(links);
     }
 
     fn ghost(&mut self) {
