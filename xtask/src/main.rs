@@ -27,7 +27,7 @@ Usage: cargo xtask TASK
   gen       write the generated references in docs/ and fuzz/
   sanitize  the store's and the event loops' tests under AddressSanitizer, and loom's
   fuzz      TARGET SECONDS: look for inputs that break a target of fuzz/
-  sim       [--seeds N] [--seed FIRST] | --replay SEED | --tell SEED | mutants [--budget N]:
+  sim       [--seeds N] [--seed FIRST] [--seconds N] | --replay SEED | --tell SEED | mutants [--budget N]:
             run a simulated cluster through faults, or break each rule and see that it is noticed
   bench     measure the release build beside the peers that are installed
   bench types  [WORD ..]: the same of commands on collections and of scripts, or of some
@@ -95,7 +95,7 @@ fn sim(options: &[&str]) -> Result<()> {
 /// What of the simulator fits into every run of the tests: about a minute.
 fn sim_briefly() -> Result<()> {
     sim(&["--seeds", "2000"])?;
-    sim(&["mutants", "--budget", "600"])
+    sim(&["mutants", "--budget", "2000"])
 }
 
 /// AddressSanitizer where `unsafe` lives; loom for what threads share without a lock.

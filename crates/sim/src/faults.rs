@@ -44,6 +44,8 @@ pub enum Fault {
 pub enum Trigger {
     /// A configuration was committed.
     Config,
+    /// A member was removed from the set in sync.
+    Shrink,
     /// A lease was granted.
     Grant,
     /// A full copy begins.
@@ -212,6 +214,8 @@ impl Env {
             _ => Fault::Isolate(node),
         };
         let kind = if what == Trigger::Handoff { Fault::Isolate(node) } else { kind };
+        let crashes = what == Trigger::Shrink && self.plan.has(Fault::Crash(0));
+        let kind = if crashes { Fault::Crash(node) } else { kind };
         let within_us = self.between(0, if what == Trigger::Handoff { 8_000 } else { 40_000 });
         self.stats.triggered += 1;
         self.after(within_us, Event::Fault(kind));

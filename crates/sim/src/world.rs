@@ -367,7 +367,9 @@ impl World {
         }
         let primary = self.checked.partitions.get(&partition).map(|c| index_of(c.primary.node));
         if let Some(primary) = primary {
-            self.env.trigger(Trigger::Config, primary);
+            let is_shrink = matches!(command, Command::ShrinkIsr { .. });
+            let what = if is_shrink { Trigger::Shrink } else { Trigger::Config };
+            self.env.trigger(what, primary);
         }
     }
 }
