@@ -3,6 +3,7 @@
 //!
 //! `unsafe` lives in `mem` and `table` only; everything public here is safe.
 
+pub mod evict;
 pub mod growth;
 mod mark;
 mod mem;
