@@ -49,7 +49,7 @@ const fn contestant(
 const CONTESTANTS: &[Contestant] = &[
     contestant("fifo", 4, |setup| Box::new(Recency::new(setup, false))),
     contestant("adaptive", 16, |setup| {
-        Box::new(Adaptive::new(setup, Shape { samples: 64, ghosts: 2, batch: 1 }))
+        Box::new(Adaptive::new(setup, Shape { samples: 16, ghosts: 2 }))
     }),
     contestant("lru", 8, |setup| Box::new(Recency::new(setup, true))),
     contestant("redis-lru", 3, |setup| Box::new(RedisLike::new(setup, Redis::Lru))),

@@ -8,12 +8,13 @@ mod limits;
 
 pub use limits::{OutputLimit, OutputLimits};
 
+use crate::evict;
 use crate::keyspace::PARTITIONS;
 use crate::shared::Shared;
 use hypercache_stdx::{number, size};
 use hypercache_store::types::LIMITS;
 use parking_lot::RwLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug)]
@@ -223,10 +224,24 @@ pub const SETTINGS: &[Setting] = &[
     ),
     live(
         "maxmemory-policy",
-        Kind::Choice(&["noeviction", "allkeys-random"]),
+        Kind::Choice(&evict::NAMES),
         "noeviction",
-        |s, v| s.config.hot.evicts.store(v == "allkeys-random", Relaxed),
-        "What happens at maxmemory: refuse writes, or remove keys at random.",
+        evict::set_policy,
+        "What happens at maxmemory: writes are refused, or which keys go.",
+    ),
+    live(
+        "lfu-log-factor",
+        Kind::Int(0, i32::MAX as i64),
+        "10",
+        |s, v| s.keyspace.uses.log_factor.store(int(v) as u32, Relaxed),
+        "How much more rarely the counter of uses of the LFU policies rises the higher it is.",
+    ),
+    live(
+        "lfu-decay-time",
+        Kind::Int(0, i32::MAX as i64),
+        "1",
+        |s, v| s.keyspace.uses.decay_minutes.store(int(v) as u32, Relaxed),
+        "Minutes in which the counter of uses of the LFU policies falls by one; 0 never.",
     ),
     live(
         "hll-sparse-max-bytes",
@@ -436,7 +451,8 @@ pub struct Hot {
     pub bulk_bytes_max: AtomicU64,
     pub memcached_item_bytes_max: AtomicU64,
     pub maxmemory: AtomicU64,
-    pub evicts: AtomicBool,
+    /// The number of `maxmemory-policy` among [`evict::NAMES`].
+    pub eviction: AtomicU8,
     pub slowlog_us: AtomicI64,
     /// Of `commandlog-request-larger-than`.
     pub large_request_bytes: AtomicI64,
@@ -464,7 +480,7 @@ impl Default for Hot {
             bulk_bytes_max: AtomicU64::new(0),
             memcached_item_bytes_max: AtomicU64::new(0),
             maxmemory: AtomicU64::new(0),
-            evicts: AtomicBool::new(false),
+            eviction: AtomicU8::new(0),
             slowlog_us: AtomicI64::new(-1),
             large_request_bytes: AtomicI64::new(-1),
             large_reply_bytes: AtomicI64::new(-1),

@@ -17,6 +17,7 @@ pub mod config_file;
 pub mod context;
 pub mod dispatch;
 pub mod error;
+pub mod evict;
 pub mod keyspace;
 pub mod leftover;
 pub mod memcached;

@@ -23,11 +23,17 @@
 mod ghosts;
 mod hazard;
 mod learner;
+mod marks;
+mod pool;
 mod state;
+mod uses;
 mod watched;
 
 pub use ghosts::Ghosts;
+pub use pool::Pool;
 pub use state::{Class, State, Tick};
+pub(crate) use uses::Tally;
+pub use uses::{Mode, Order, Uses, Whereabouts};
 
 use learner::Learner;
 use state::{BINS, CLASSES, FIRST_CLASSES, bin_of};
@@ -42,15 +48,18 @@ pub const TICKS_PER_TURNOVER: u64 = 256;
 const STEPS: f32 = 256.0;
 
 /// A score: the less, the sooner a key should go.
-pub type Score = i32;
+pub type Score = i64;
 
 /// The score of a key whose time is past.
 pub const EXPIRED: Score = Score::MIN;
 
+/// Binary places of the clock: the step is exact enough for a billion keys, and it wraps after years.
+const PLACES: u32 = 28;
+
 /// Time in shares of the cache's size.
 #[derive(Debug, Default)]
 struct Clock {
-    /// Ticks with 32 binary places.
+    /// Ticks with [`PLACES`] binary places.
     position: AtomicU64,
     /// What one request adds.
     step: AtomicU64,
@@ -127,7 +136,7 @@ impl Policy {
             return;
         }
         self.slots.store(slots as u32, Relaxed);
-        self.clock.step.store((TICKS_PER_TURNOVER << 32) / slots as u64, Relaxed);
+        self.clock.step.store((TICKS_PER_TURNOVER << PLACES) / slots as u64, Relaxed);
         let mut learner = self.learner();
         if learner.set_slots(slots) {
             self.watched_up_to.store(learner.threshold(), Relaxed);
@@ -145,15 +154,27 @@ impl Policy {
     #[inline]
     #[must_use]
     pub fn now(&self) -> Tick {
-        (self.clock.position.load(Relaxed) >> 32) as Tick
+        self.position() as Tick
     }
 
-    /// Tells the learner of a use of a key that has `state` after it, if the key is watched.
+    /// The time, which does not begin anew.
     #[inline]
-    pub fn note(&self, hash: u64, state: State, bytes: u32, now: Tick) {
+    fn position(&self) -> u64 {
+        self.clock.position.load(Relaxed) >> PLACES
+    }
+
+    /// Lets the rest of the present tick pass.
+    fn begin_tick(&self) {
+        self.clock.position.fetch_add(1 << PLACES, Relaxed);
+    }
+
+    /// Tells the learner of a use of a key that has `state` after it, if the key is watched; `bytes` is
+    /// its size.
+    #[inline]
+    pub fn note(&self, hash: u64, state: State, bytes: impl FnOnce() -> u32, now: Tick) {
         let mixed = mixed(hash);
         if mixed <= self.watched_up_to.load(Relaxed) {
-            self.note_watched(mixed, state.class(bytes), now);
+            self.note_watched(mixed, state.class(bytes()), now);
         }
     }
 
@@ -180,11 +201,11 @@ impl Policy {
 
 /// 256 times the logarithm to base 2, straight between powers of two; of 0 as of 1.
 #[inline]
-fn log2_256(n: u32) -> i32 {
+fn log2_256(n: u32) -> Score {
     let n = n.max(1);
     let exponent = n.ilog2();
     let mantissa = (n << (31 - exponent)) >> 23 & 255;
-    (exponent << 8 | mantissa) as i32
+    Score::from(exponent << 8 | mantissa)
 }
 
 #[cfg(test)]
@@ -211,7 +232,7 @@ mod tests {
             let before = cache.get(&key).copied();
             hits += usize::from(before.is_some());
             let state = before.map_or_else(|| State::new(now), |state| state.used(now));
-            policy.note(hash, state, 1, now);
+            policy.note(hash, state, || 1, now);
             cache.insert(key, state);
             if cache.len() > slots {
                 let worst = cache.iter().min_by_key(|(_, state)| policy.score(**state, 1, now));

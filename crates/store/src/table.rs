@@ -592,6 +592,23 @@ impl Table {
         found
     }
 
+    /// Appends the entries of some buckets. All lines are asked for before any is waited for.
+    pub(crate) fn take_buckets(
+        &self,
+        numbers: impl Iterator<Item = usize> + Clone,
+        entries: &mut impl Extend<EntryPtr>,
+    ) {
+        for bucket in numbers.clone().filter_map(|n| self.core.bucket(n)) {
+            prefetch_value(bucket);
+        }
+        for n in numbers {
+            for_each_in_chain(self.core.bucket(n), &mut |entry| {
+                prefetch(entry.address() as *const u8);
+                entries.extend([entry]);
+            });
+        }
+    }
+
     /// An entry picked at random: uniform over buckets, then over the bucket's entries.
     pub(crate) fn random(&self, mut random: impl FnMut(u64) -> u64) -> Option<EntryPtr> {
         if self.len == 0 {

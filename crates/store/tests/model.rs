@@ -194,7 +194,7 @@ impl Pair {
     fn push(&mut self, bytes: &[u8], count: usize) {
         let items = self.items(count);
         let key = self.key(bytes);
-        let push = self.db.edit_object(key, 4, |object| {
+        let push = self.db.edit_object(key, Some(4), |object| {
             List::of_mut(object).map(|list| {
                 items.iter().for_each(|item| list.apply(ListOp::PushBack(item)));
             })
@@ -217,7 +217,7 @@ impl Pair {
             self.db.set_object(key, Box::new(hash.into_object()), Ttl::Clear, 5);
             self.model.keys.insert(bytes.to_vec(), (Value::Hash(BTreeMap::new()), None));
         }
-        self.db.edit_object(key, 5, |object| Hash::of_mut(object).map(|hash| hash.apply(op)));
+        self.db.edit_object(key, Some(5), |object| Hash::of_mut(object).map(|hash| hash.apply(op)));
         if let Some((Value::Hash(fields), _)) = self.model.keys.get_mut(bytes) {
             fields.insert(field, deadline);
         }
@@ -234,7 +234,7 @@ impl Pair {
         fields.retain(|_, deadline| deadline.is_none_or(|at| at >= now_ms));
         let gone = before - fields.len();
         let key = self.key(bytes);
-        let removed = self.db.edit_object(key, 5, |object| {
+        let removed = self.db.edit_object(key, Some(5), |object| {
             let hash = Hash::of_mut(object).expect("as above");
             let mut due = Vec::new();
             hash.fields().each_expired(now_ms, |record| {

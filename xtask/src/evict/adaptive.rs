@@ -3,7 +3,7 @@
 
 use super::cache::{Cache, Residents, Setup};
 use hypercache_stdx::rng::Rng;
-use hypercache_store::evict::{Ghosts, Policy, State};
+use hypercache_store::evict::{Ghosts, Policy, Pool, Score, State};
 
 /// How the policy is used.
 #[derive(Clone, Copy)]
@@ -12,12 +12,13 @@ pub(super) struct Shape {
     pub(super) samples: usize,
     /// Ghosts per key in the cache.
     pub(super) ghosts: usize,
-    /// Victims of one sample.
-    pub(super) batch: usize,
 }
 
 /// Neighbours that are looked at together, as the keys of a bucket are.
 const RUN: usize = 8;
+
+/// A candidate that is worth more than this beyond what it was has been used since.
+const SLACK: Score = 64;
 
 /// See the module's text.
 pub(super) struct Adaptive {
@@ -27,8 +28,7 @@ pub(super) struct Adaptive {
     ghosts: Ghosts,
     residents: Residents,
     states: Vec<State>,
-    /// Victims to come, the next one last.
-    victims: Vec<u32>,
+    pool: Pool<u32>,
     rng: Rng,
 }
 
@@ -42,7 +42,7 @@ impl Adaptive {
             ghosts: Ghosts::default(),
             residents: Residents::new(objects),
             states: vec![State::default(); objects],
-            victims: Vec::new(),
+            pool: Pool::default(),
             rng: Rng::new(1),
         }
     }
@@ -53,37 +53,35 @@ impl Adaptive {
 
     fn draw(&mut self, newcomer: u32) {
         let now = self.policy.now();
-        let Adaptive { setup, shape, policy, residents, states, rng, victims, .. } = self;
-        let runs = (shape.samples / RUN).max(1);
-        let mut candidates: Vec<u32> = Vec::with_capacity(shape.samples + 1);
-        if residents.len() <= shape.samples {
-            candidates.extend((0..residents.len()).map(|place| residents.get(place)));
-        } else {
-            for _ in 0..runs {
-                let start = rng.below(residents.len() as u64) as usize;
-                candidates.extend((start..start + RUN).map(|place| residents.get(place)));
-            }
-            candidates.push(newcomer);
-        }
+        let Adaptive { setup, shape, policy, residents, states, rng, pool, .. } = self;
         let score = |id: u32| policy.score(states[id as usize], setup.bytes(id) as u32, now);
-        let mut scored: Vec<_> = candidates.into_iter().map(|id| (score(id), id)).collect();
-        scored.sort_unstable();
-        scored.dedup();
-        scored.truncate(shape.batch);
-        victims.extend(scored.into_iter().rev().map(|(_, id)| id));
+        for _ in 0..shape.samples.div_ceil(RUN) {
+            let start = rng.below(residents.len() as u64) as usize;
+            for place in start..start + RUN {
+                let id = residents.get(place);
+                pool.offer(score(id), id);
+            }
+        }
+        pool.offer(score(newcomer), newcomer);
     }
 
+    /// Gives one up. What of the pool was used since it was drawn, or is gone, is passed over.
     fn evict(&mut self, newcomer: u32) {
-        if self.victims.is_empty() {
-            self.draw(newcomer);
-        }
-        let Some(id) = self.victims.pop() else { return };
-        if !self.residents.has(id) {
+        self.draw(newcomer);
+        while let Some((before, id)) = self.pool.take() {
+            if !self.residents.has(id) {
+                continue;
+            }
+            let (now, bytes) = (self.policy.now(), self.setup.bytes(id));
+            let score = self.policy.score(self.states[id as usize], bytes as u32, now);
+            if score > before + SLACK {
+                continue;
+            }
+            self.residents.remove(id, bytes);
+            self.ghosts.fit(self.residents.len() * self.shape.ghosts);
+            self.ghosts.put(Self::hash(id), self.states[id as usize], now);
             return;
         }
-        self.residents.remove(id, self.setup.bytes(id));
-        self.ghosts.fit(self.residents.len() * self.shape.ghosts);
-        self.ghosts.put(Self::hash(id), self.states[id as usize], self.policy.now());
     }
 }
 
@@ -95,7 +93,7 @@ impl Cache for Adaptive {
         let is_hit = self.residents.has(id);
         let before = if is_hit { Some(self.states[id as usize]) } else { self.ghosts.take(hash) };
         let state = before.map_or_else(|| State::new(now), |state| state.used(now));
-        self.policy.note(hash, state, bytes as u32, now);
+        self.policy.note(hash, state, || bytes as u32, now);
         if is_hit {
             self.states[id as usize] = state;
             return true;
