@@ -125,7 +125,8 @@ pub(crate) fn evict(words: &[&str]) -> Result<()> {
     print!("{}", table(&points, &options.contestants));
     if let Some(path) = &options.svg {
         let names: Vec<_> = options.contestants.iter().map(|c| c.name).collect();
-        let means: Vec<_> = (0..names.len()).map(|policy| mean_reduction(&points, policy)).collect();
+        let means: Vec<_> =
+            (0..names.len()).map(|policy| mean_reduction(&points, policy)).collect();
         std::fs::write(path, plot(&names, &means))?;
     }
     Ok(())

@@ -127,12 +127,7 @@ fn draw(shared: &Shared, worker: &mut Worker, choice: Choice) -> bool {
 }
 
 /// Gives up a key that was drawn, and has everybody told who is to know. Returns whether it went.
-fn give_up(
-    shared: &Shared,
-    worker: &mut Worker,
-    at: Whereabouts,
-    drawn: (Choice, Score),
-) -> bool {
+fn give_up(shared: &Shared, worker: &mut Worker, at: Whereabouts, drawn: (Choice, Score)) -> bool {
     let (partition, _) = partition_and_db(at);
     let Some(mut shard) = shared.keyspace.lock_or_busy(partition) else { return false };
     let Some(gone) = shard.give_up(at, drawn, worker.now_ms) else { return false };
@@ -148,4 +143,162 @@ fn give_up(
         Gone::Expired => worker.stats.expired_keys.add(1),
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Harness;
+
+    /// A server whose memory is full with `keys` keys under a policy, of which those with a number that
+    /// is no multiple of `deadline` have a deadline.
+    fn full(policy: &str, keys: usize, deadline: usize) -> Harness {
+        let mut h = Harness::default();
+        h.worker.now_ms = clock::now_ms();
+        h.run(&format!("CONFIG SET maxmemory-policy {policy}"));
+        for n in 0..keys {
+            let line = format!("SET {} {}", key(n), "v".repeat(100));
+            let with = if n % deadline == 0 { String::new() } else { format!(" EX {}", 100 + n) };
+            assert_eq!(h.run(&(line + &with)), b"+OK\r\n");
+        }
+        limit(&mut h);
+        h
+    }
+
+    /// Key number `n`. All are of eight partitions, so that what each of these takes counts little.
+    fn key(n: usize) -> String {
+        format!("{{{}}}key:{n}", n % 8)
+    }
+
+    fn limit(h: &mut Harness) {
+        let used = h.shared.bytes_used();
+        assert_eq!(h.run(&format!("CONFIG SET maxmemory {used}")), b"+OK\r\n");
+    }
+
+    fn write(h: &mut Harness, keys: usize) {
+        for n in 0..keys {
+            let reply = h.run(&format!("SET {} {}", key(10_000 + n), "w".repeat(100)));
+            assert_eq!(reply, b"+OK\r\n", "write {n}");
+        }
+    }
+
+    fn read(h: &mut Harness, keys: std::ops::Range<usize>) {
+        keys.for_each(|n| assert_ne!(h.run(&format!("GET {}", key(n))), b""));
+    }
+
+    fn kept(h: &mut Harness, keys: impl Iterator<Item = usize>) -> usize {
+        // TYPE looks at a key without using it.
+        keys.filter(|&n| h.run(&format!("TYPE {}", key(n))) != b"+none\r\n").count()
+    }
+
+    #[test]
+    fn all_policies_keep_to_the_limit_and_to_the_account() {
+        for policy in NAMES.iter().skip(1) {
+            let mut h = full(policy, 2000, 2);
+            let limit = h.shared.config.hot.maxmemory.load(Relaxed);
+            for n in 0..600 {
+                let line = format!("SET {} {}", key(10_000 + n), "w".repeat(100));
+                assert_eq!(h.run(&line), b"+OK\r\n");
+                // Room is made before a write, which then may go beyond by what it is.
+                assert!(h.shared.bytes_used() <= limit + 8192, "{policy} at {n}");
+            }
+            assert!(h.shared.stats[0].evicted_keys.get() > 400, "{policy}");
+            let learned = h.shared.keyspace.uses.bytes() as u64;
+            assert_eq!(h.shared.bytes_used(), h.bytes_there() + learned, "{policy}");
+        }
+    }
+
+    #[test]
+    fn without_eviction_writes_are_refused() {
+        let mut h = full("noeviction", 100, 1);
+        h.run("CONFIG SET maxmemory 1");
+        assert!(h.run("SET a 1").starts_with(b"-OOM"));
+        h.run("CONFIG SET maxmemory-policy volatile-lru");
+        assert!(h.run("SET a 1").starts_with(b"-OOM"), "no key has a deadline");
+        assert_eq!(h.run("DBSIZE"), b":100\r\n");
+    }
+
+    #[test]
+    fn volatile_policies_leave_keys_without_a_deadline() {
+        for policy in ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"] {
+            let mut h = full(policy, 1000, 2);
+            write(&mut h, 200);
+            assert_eq!(kept(&mut h, (0..1000).step_by(2)), 500, "{policy}");
+            assert!(kept(&mut h, (1..1000).step_by(2)) < 400, "{policy}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_deadlines_go_first() {
+        let mut h = full("volatile-ttl", 1000, 2);
+        write(&mut h, 200);
+        let (near, far) = (kept(&mut h, (1..300).step_by(2)), kept(&mut h, (701..1000).step_by(2)));
+        assert!(near < 30 && far > 140, "{near} of the nearest, {far} of the farthest");
+    }
+
+    #[test]
+    fn what_was_not_used_longest_goes_first() {
+        let mut h = full("allkeys-lru", 1000, 1);
+        h.worker.now_ms += 5000;
+        read(&mut h, 0..500);
+        assert_eq!(h.run(&format!("OBJECT IDLETIME {}", key(3))), b":0\r\n");
+        assert_eq!(h.run(&format!("OBJECT IDLETIME {}", key(800))), b":5\r\n");
+        write(&mut h, 200);
+        let (used, unused) = (kept(&mut h, 0..500), kept(&mut h, 500..1000));
+        assert!(used > 490 && unused < 320, "{used} {unused}");
+    }
+
+    #[test]
+    fn what_is_used_rarely_goes_first() {
+        let mut h = full("allkeys-lfu", 600, 1);
+        for _ in 0..12 {
+            read(&mut h, 0..300);
+        }
+        assert_eq!(h.run(&format!("OBJECT FREQ {}", key(500))), b":5\r\n");
+        let often = String::from_utf8(h.run(&format!("OBJECT FREQ {}", key(1)))).unwrap();
+        let often: u32 = often.trim().trim_start_matches(':').parse().unwrap();
+        assert!((6..=12).contains(&often), "{often}");
+        assert!(h.run(&format!("OBJECT IDLETIME {}", key(1))).starts_with(b"-ERR An LFU"));
+        write(&mut h, 100);
+        let (often, rarely) = (kept(&mut h, 0..300), kept(&mut h, 300..600));
+        assert!(often > 295 && rarely < 220, "{often} {rarely}");
+        h.worker.now_ms += 60_000 * 3;
+        assert_eq!(
+            h.run(&format!("OBJECT FREQ {}", key(10_099))),
+            b":2\r\n",
+            "it falls by one a minute"
+        );
+    }
+
+    #[test]
+    fn the_adaptive_policy_keeps_what_is_used_again() {
+        let mut h = full("adaptive", 2000, 1);
+        for round in 0..40 {
+            read(&mut h, 0..500);
+            for n in 0..200 {
+                let line = format!("SET {} {}", key(10_000 + round * 200 + n), "w".repeat(100));
+                assert_eq!(h.run(&line), b"+OK\r\n");
+            }
+        }
+        assert!(kept(&mut h, 0..500) > 480, "they are used again and again");
+        assert!(kept(&mut h, 500..2000) < 100, "they never were");
+    }
+
+    #[test]
+    fn idle_times_outlive_a_change_of_policy() {
+        let mut h = Harness::default();
+        h.worker.now_ms = clock::now_ms();
+        h.run("SET a 1");
+        h.worker.now_ms += 60_000;
+        h.run("SET b 1");
+        for policy in ["adaptive", "allkeys-lru", "noeviction"] {
+            h.run(&format!("CONFIG SET maxmemory-policy {policy}"));
+            h.run("SET b 2");
+            h.worker.now_ms += 7000;
+            assert_eq!(h.run("OBJECT IDLETIME b"), b":7\r\n", "{policy}");
+        }
+        let idle = String::from_utf8(h.run("OBJECT IDLETIME a")).unwrap();
+        let idle: u32 = idle.trim().trim_start_matches(':').parse().unwrap();
+        assert!((60..=90).contains(&idle), "{idle}");
+    }
 }

@@ -7,8 +7,8 @@ use crate::table::{Acl, Command, Flags, Group, KeyFlags, Keys};
 use hypercache_journal::Event;
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::number;
-use hypercache_store::types::Object;
 use hypercache_store::evict::Mode;
+use hypercache_store::types::Object;
 use hypercache_store::{EntryRef, Payload, Ttl};
 use std::sync::Arc;
 

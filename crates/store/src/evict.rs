@@ -101,8 +101,13 @@ impl Policy {
         let scores = rows.try_into().expect("it has as many rows");
         let learner = Mutex::new(Learner::new(0));
         let watched_up_to = AtomicU64::new(u64::MAX);
-        let policy =
-            Policy { clock: Clock::default(), watched_up_to, slots: AtomicU32::new(0), scores, learner };
+        let policy = Policy {
+            clock: Clock::default(),
+            watched_up_to,
+            slots: AtomicU32::new(0),
+            scores,
+            learner,
+        };
         policy.expect_nothing();
         policy.set_slots(1);
         policy

@@ -150,7 +150,8 @@ impl Lhd {
 
     fn class(&self, id: u32) -> usize {
         let id = id as usize;
-        let ages = (u64::from(self.last_age[id]) + u64::from(self.older_age[id])) >> self.coarseness;
+        let ages =
+            (u64::from(self.last_age[id]) + u64::from(self.older_age[id])) >> self.coarseness;
         if ages == 0 {
             return LHD_CLASSES - 1;
         }

@@ -40,8 +40,7 @@ impl Trace {
             bail!("{}: it has an object beyond its number of objects", path.display());
         }
         let has_sizes = flags & 1 != 0;
-        let sizes =
-            if has_sizes { take(&mut rest, objects)? } else { vec![OBJECT_BYTES; objects] };
+        let sizes = if has_sizes { take(&mut rest, objects)? } else { vec![OBJECT_BYTES; objects] };
         let sizes = sizes.into_iter().map(|size| size.max(1)).collect();
         let next = next_uses(&ids, objects);
         Ok(Trace { name, ids, sizes, has_sizes, next })

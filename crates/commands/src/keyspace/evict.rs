@@ -37,11 +37,16 @@ impl Shard {
         let mut is_any = false;
         for (_, db) in self.dbs.iter() {
             is_any |= db.candidates(choice) > 0;
-            db.draw(choice, now_ms, |n| rng.below(n), |score, at| {
-                if pool.wants(score) {
-                    pool.offer(score, at());
-                }
-            });
+            db.draw(
+                choice,
+                now_ms,
+                |n| rng.below(n),
+                |score, at| {
+                    if pool.wants(score) {
+                        pool.offer(score, at());
+                    }
+                },
+            );
         }
         is_any
     }

@@ -47,7 +47,10 @@ mod tests {
         assert_eq!(marks.second_of(5), None);
         (1..100_000u32).for_each(|second| marks.add(u64::from(second) * 3, second));
         marks.add(u64::MAX, 50);
-        assert!((99_600..100_000).all(|second| marks.second_of(u64::from(second) * 3 + 2) == Some(second)));
+        assert!(
+            (99_600..100_000)
+                .all(|second| marks.second_of(u64::from(second) * 3 + 2) == Some(second))
+        );
         for second in (1000..99_600).step_by(777) {
             let told = marks.second_of(u64::from(second) * 3).unwrap();
             let idle = 100_000 - second;

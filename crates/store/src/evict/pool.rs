@@ -38,7 +38,8 @@ impl<T: PartialEq> Pool<T> {
     /// Whether a candidate with this score would be kept.
     #[must_use]
     pub fn wants(&self, score: Score) -> bool {
-        self.candidates.len() < LEN || self.candidates.first().is_some_and(|(best, _)| score < *best)
+        self.candidates.len() < LEN
+            || self.candidates.first().is_some_and(|(best, _)| score < *best)
     }
 
     /// Takes the worst.

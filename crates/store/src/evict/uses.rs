@@ -281,7 +281,14 @@ impl Tally {
 
     /// Notes the first use of an entry.
     #[inline(never)]
-    pub(crate) fn begin(&mut self, mode: Mode, hash: u64, entry: EntryPtr, keys: usize, now_s: u32) {
+    pub(crate) fn begin(
+        &mut self,
+        mode: Mode,
+        hash: u64,
+        entry: EntryPtr,
+        keys: usize,
+        now_s: u32,
+    ) {
         match mode {
             Mode::Time => entry.set_access(now_s),
             Mode::Frequency => entry.set_access(minutes_of(now_s) << 8 | COUNTER_FIRST),

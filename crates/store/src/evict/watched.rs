@@ -116,7 +116,8 @@ impl<T: Copy> Watched<T> {
                 break;
             }
             let home = self.home_of(self.nodes[number as usize].hash);
-            let is_beyond_hole = (slot.wrapping_sub(home) & mask) >= (slot.wrapping_sub(hole) & mask);
+            let is_beyond_hole =
+                (slot.wrapping_sub(home) & mask) >= (slot.wrapping_sub(hole) & mask);
             if is_beyond_hole {
                 self.index[hole] = number;
                 hole = slot;
