@@ -6,6 +6,7 @@
 
 mod adaptive;
 mod cache;
+mod curve;
 mod plot;
 mod queues;
 mod sampled;
@@ -75,6 +76,8 @@ struct Point {
 struct Options {
     traces: Vec<PathBuf>,
     svg: Option<PathBuf>,
+    /// Not policies but miss-ratio curves.
+    is_of_curves: bool,
     shares: Vec<f64>,
     contestants: Vec<&'static Contestant>,
 }
@@ -84,6 +87,7 @@ impl Options {
         let mut options = Options {
             traces: Vec::new(),
             svg: None,
+            is_of_curves: false,
             shares: SHARES.to_vec(),
             contestants: CONTESTANTS.iter().collect(),
         };
@@ -91,6 +95,7 @@ impl Options {
         while let Some(&word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{word} needs a value"));
             match word {
+                "--curves" => options.is_of_curves = true,
                 "--svg" => options.svg = Some(PathBuf::from(value()?)),
                 "--percent" => {
                     let percent = value()?.split(',').map(str::parse::<f64>);
@@ -118,6 +123,9 @@ pub(crate) fn evict(words: &[&str]) -> Result<()> {
         let release = ["run", "--quiet", "--release", "--package", "xtask", "--", "evict"];
         return run("cargo", &[&release[..], words].concat());
     }
+    if options.is_of_curves {
+        return curves(&options.traces);
+    }
     let mut points = Vec::new();
     for path in &options.traces {
         run_trace(path, &options, &mut points)?;
@@ -128,6 +136,19 @@ pub(crate) fn evict(words: &[&str]) -> Result<()> {
         let means: Vec<_> =
             (0..names.len()).map(|policy| mean_reduction(&points, policy)).collect();
         std::fs::write(path, plot(&names, &means))?;
+    }
+    Ok(())
+}
+
+/// Prints how far the miss-ratio curve of each trace is from the exact one.
+fn curves(paths: &[PathBuf]) -> Result<()> {
+    println!(
+        "| trace | requests | objects | mean absolute error of the hit ratio |\n|---|---:|---:|---:|"
+    );
+    for path in paths {
+        let trace = Trace::read(path)?;
+        let (requests, objects) = (trace.ids.len(), trace.sizes.len());
+        println!("| {} | {requests} | {objects} | {:.4} |", trace.name, curve::error(&trace));
     }
     Ok(())
 }

@@ -34,6 +34,7 @@ pub use pool::Pool;
 pub use state::{Class, State, Tick};
 pub(crate) use uses::Tally;
 pub use uses::{Mode, Order, Uses, Whereabouts};
+pub(crate) use watched::Watched;
 
 use learner::Learner;
 use state::{BINS, CLASSES, FIRST_CLASSES, bin_of};

@@ -7,6 +7,7 @@ pub mod evict;
 pub mod growth;
 mod mark;
 mod mem;
+pub mod mrc;
 mod table;
 mod wheel;
 

@@ -1,4 +1,5 @@
-//! A bounded set of keys in the order of their last use, found by hash: what the learner watches.
+//! A bounded set of keys in the order of their last use, found by hash: what the learner and the
+//! miss-ratio curve watch.
 //!
 //! Nodes in one array, linked both ways by number, and an open-addressed index of numbers at a load of
 //! at most a half: 28 bytes per key. A use is one look into the index and a change of four links; it
@@ -17,7 +18,7 @@ struct Node<T> {
 
 /// See the module's text.
 #[derive(Debug)]
-pub(super) struct Watched<T> {
+pub(crate) struct Watched<T> {
     nodes: Vec<Node<T>>,
     /// Numbers of nodes, by hash; [`NONE`] where there is none.
     index: Box<[u32]>,
@@ -28,7 +29,7 @@ pub(super) struct Watched<T> {
 
 impl<T: Copy> Watched<T> {
     /// An empty set of at most `len_max` keys, which is not 0.
-    pub(super) fn new(len_max: usize) -> Self {
+    pub(crate) fn new(len_max: usize) -> Self {
         let slots = (2 * len_max).next_power_of_two();
         Watched {
             nodes: Vec::with_capacity(len_max),
@@ -39,16 +40,16 @@ impl<T: Copy> Watched<T> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.nodes.capacity() * size_of::<Node<T>>() + self.index.len() * 4
     }
 
     /// Every key's hash and value, the oldest first.
-    pub(super) fn oldest_first(&self) -> impl Iterator<Item = (u64, T)> {
+    pub(crate) fn oldest_first(&self) -> impl Iterator<Item = (u64, T)> {
         let mut number = self.oldest;
         std::iter::from_fn(move || {
             let node = self.nodes.get(number as usize)?;
@@ -59,7 +60,7 @@ impl<T: Copy> Watched<T> {
 
     /// Makes a key the newest, with a new value. Returns its old value, if it was there, and what fell
     /// out for it, if it was not and the set was full.
-    pub(super) fn put(&mut self, hash: u64, value: T) -> (Option<T>, Option<T>) {
+    pub(crate) fn put(&mut self, hash: u64, value: T) -> (Option<T>, Option<T>) {
         let slot = self.slot_of(hash);
         let there = self.index[slot];
         if there != NONE {
@@ -85,6 +86,32 @@ impl<T: Copy> Watched<T> {
         self.index[slot] = number;
         self.link_newest(number);
         (None, Some(dropped.value))
+    }
+
+    /// Takes a key out; returns its value.
+    pub(crate) fn remove(&mut self, hash: u64) -> Option<T> {
+        let number = self.index[self.slot_of(hash)];
+        let removed = *self.nodes.get(number as usize)?;
+        self.unlink(number);
+        self.remove_from_index(hash);
+        let last = self.nodes.len() as u32 - 1;
+        if number != last {
+            // The last node moves to where this one was.
+            let moved = self.nodes[last as usize];
+            let slot = self.slot_of(moved.hash);
+            self.index[slot] = number;
+            self.nodes[number as usize] = moved;
+            match self.nodes.get_mut(moved.older as usize) {
+                Some(older) => older.newer = number,
+                None => self.oldest = number,
+            }
+            match self.nodes.get_mut(moved.newer as usize) {
+                Some(newer) => newer.older = number,
+                None => self.newest = number,
+            }
+        }
+        self.nodes.pop();
+        Some(removed.value)
     }
 
     fn home_of(&self, hash: u64) -> usize {
@@ -166,6 +193,11 @@ mod tests {
             model.push((hash, n));
             let dropped = (model.len() > 50).then(|| model.remove(0).1);
             assert_eq!(watched.put(hash, n), (old, dropped), "step {n}");
+            if n % 5 == 0 {
+                let (hash, value) = model.remove(rng.below(model.len() as u64) as usize);
+                assert_eq!((watched.remove(hash), watched.remove(hash)), (Some(value), None));
+                assert!(watched.oldest_first().eq(model.iter().copied()), "step {n}");
+            }
             assert_eq!(watched.len(), model.len());
         }
     }
