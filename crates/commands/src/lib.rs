@@ -63,6 +63,7 @@ mod list;
 mod list_pop;
 mod memory;
 pub mod migrate;
+mod miss_ratio;
 pub mod monitor;
 mod random;
 mod redact;

@@ -5,8 +5,9 @@
 //! comparison more than before when the policy wants no more than the time.
 
 use super::marks::Marks;
-use super::{EXPIRED, Ghosts, Policy, Score, State};
+use super::{EXPIRED, Ghosts, Policy, Score, State, mixed};
 use crate::mem::entry::EntryPtr;
+use crate::mrc::Curve;
 use hypercache_stdx::rng::Rng;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
@@ -61,6 +62,8 @@ const LARGE_BYTES: usize = 150;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whereabouts(u64);
 
+/// Logical databases; the lowest bits of a place are the number of one.
+const DATABASES: usize = 16;
 const PLACE_SHIFT: u32 = 32;
 const PLACE_MASK: u64 = 0xffff;
 
@@ -82,6 +85,42 @@ impl Whereabouts {
     }
 }
 
+/// The miss-ratio curve of a logical database.
+#[derive(Debug)]
+struct Watch {
+    /// Made with the first use.
+    curve: Mutex<Option<Box<Curve>>>,
+    /// Hashes, mixed, up to this one are seen.
+    up_to: AtomicU64,
+    /// All uses, as far as they were told.
+    uses: AtomicU64,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        let (curve, uses) = (Mutex::default(), AtomicU64::new(0));
+        Watch { curve, up_to: AtomicU64::new(u64::MAX), uses }
+    }
+}
+
+impl Watch {
+    fn curve(&self) -> std::sync::MutexGuard<'_, Option<Box<Curve>>> {
+        self.curve.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cold]
+    fn see(&self, mixed: u64, bytes_of_all: &AtomicUsize) {
+        let mut curve = self.curve();
+        let curve = curve.get_or_insert_with(|| {
+            let curve = Box::<Curve>::default();
+            bytes_of_all.fetch_add(curve.bytes(), Relaxed);
+            curve
+        });
+        curve.see(mixed);
+        self.up_to.store(curve.threshold(), Relaxed);
+    }
+}
+
 /// What all databases share.
 #[derive(Debug)]
 pub struct Uses {
@@ -96,6 +135,8 @@ pub struct Uses {
     /// Keys of all databases, as far as they told.
     keys: AtomicUsize,
     marks: Mutex<Marks>,
+    /// By number of the database.
+    curves: [Watch; DATABASES],
     /// Keys that came since somebody looked, by their hash, with their scores.
     newcomers: [(AtomicU64, AtomicI64); NEWCOMERS],
 }
@@ -110,6 +151,7 @@ impl Default for Uses {
             learned_bytes: AtomicUsize::new(0),
             keys: AtomicUsize::new(0),
             marks: Mutex::default(),
+            curves: Default::default(),
             newcomers: Default::default(),
         }
     }
@@ -139,7 +181,7 @@ impl Uses {
     fn policy(&self) -> &Policy {
         self.learned.get_or_init(|| {
             let policy = Box::new(Policy::new());
-            self.learned_bytes.store(policy.bytes(), Relaxed);
+            self.learned_bytes.fetch_add(policy.bytes(), Relaxed);
             policy
         })
     }
@@ -185,6 +227,17 @@ impl Uses {
         let die = Rng::new(hash ^ u64::from(bits) << 32 ^ u64::from(salt)).below(one_in);
         let rises = counter < 255 && die == 0;
         minutes_of(now_s) << 8 | (counter + u32::from(rises))
+    }
+
+    /// The share of uses of a logical database that a cache of each of these numbers of keys had answered;
+    /// and how many uses there were. `None` while nothing was seen.
+    #[must_use]
+    pub fn hit_ratios(&self, db: u8, keys: &[f64]) -> Option<(u64, Vec<f64>)> {
+        let watch = &self.curves[db as usize % DATABASES];
+        let uses = watch.uses.load(Relaxed);
+        let curve = watch.curve();
+        let curve = curve.as_ref().filter(|_| uses > 0)?;
+        Some((uses, keys.iter().map(|&keys| curve.hit_ratio(keys, uses)).collect()))
     }
 
     /// Keys that came since this was asked last, with their scores.
@@ -233,11 +286,16 @@ impl Tally {
         self.ghosts.bytes()
     }
 
-    /// Lets time pass by one use.
-    fn tick(&mut self, keys: usize, now_s: u32) {
+    /// Lets time pass by one use of a key.
+    fn tick(&mut self, hash: u64, keys: usize, now_s: u32) {
         self.pending += 1;
         if self.pending >= TOLD_AT || self.second != now_s {
             self.tell(keys, now_s);
+        }
+        let (mixed, shared) = (mixed(hash), &self.shared);
+        let watch = &shared.curves[self.place as usize % DATABASES];
+        if mixed <= watch.up_to.load(Relaxed) {
+            watch.see(mixed, &shared.learned_bytes);
         }
     }
 
@@ -249,6 +307,8 @@ impl Tally {
         let policy = shared.policy();
         policy.set_slots(all);
         policy.advance(u64::from(self.pending));
+        let watch = &shared.curves[self.place as usize % DATABASES];
+        watch.uses.fetch_add(u64::from(self.pending), Relaxed);
         if self.second != now_s {
             let mut marks = shared.marks();
             // So that what was used in another second has another tick.
@@ -269,7 +329,7 @@ impl Tally {
                 entry.set_access(self.shared.counted(bits, hash, self.pending, now_s));
             }
             Mode::Learned => {
-                self.tick(keys, now_s);
+                self.tick(hash, keys, now_s);
                 let policy = self.shared.policy();
                 let now = policy.now();
                 let state = State::from_bits(bits).used(now);
@@ -297,7 +357,7 @@ impl Tally {
     }
 
     fn begin_learned(&mut self, hash: u64, entry: EntryPtr, keys: usize, now_s: u32) {
-        self.tick(keys, now_s);
+        self.tick(hash, keys, now_s);
         let policy = self.shared.policy();
         let now = policy.now();
         let before = self.ghosts.take(hash);
@@ -357,8 +417,9 @@ impl Tally {
         }
     }
 
-    /// Forgets who was evicted.
+    /// Forgets who was evicted, and uses that were not told.
     pub(crate) fn forget(&mut self) {
+        self.pending = 0;
         self.ghosts.clear();
     }
 }
