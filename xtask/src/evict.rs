@@ -6,6 +6,7 @@
 
 mod adaptive;
 mod cache;
+mod cost;
 mod curve;
 mod plot;
 mod queues;
@@ -50,7 +51,7 @@ const fn contestant(
 const CONTESTANTS: &[Contestant] = &[
     contestant("fifo", 4, |setup| Box::new(Recency::new(setup, false))),
     contestant("adaptive", 16, |setup| {
-        Box::new(Adaptive::new(setup, Shape { samples: 16, ghosts: 2 }))
+        Box::new(Adaptive::new(setup, Shape { samples: 8, ghosts: 2 }))
     }),
     contestant("lru", 8, |setup| Box::new(Recency::new(setup, true))),
     contestant("redis-lru", 3, |setup| Box::new(RedisLike::new(setup, Redis::Lru))),
@@ -118,11 +119,16 @@ impl Options {
 
 /// Runs the policies over traces and prints a table. Debug builds start the release build.
 pub(crate) fn evict(words: &[&str]) -> Result<()> {
-    let options = Options::parse(words)?;
+    let is_of_cost = words == ["--cost"];
+    let options = if is_of_cost { None } else { Some(Options::parse(words)?) };
     if cfg!(debug_assertions) {
         let release = ["run", "--quiet", "--release", "--package", "xtask", "--", "evict"];
         return run("cargo", &[&release[..], words].concat());
     }
+    let Some(options) = options else {
+        cost::print();
+        return Ok(());
+    };
     if options.is_of_curves {
         return curves(&options.traces);
     }

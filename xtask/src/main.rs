@@ -32,7 +32,8 @@ Usage: cargo xtask TASK
   bench types  [WORD ..]: the same of commands on collections and of scripts, or of some
   instructions  [epoll|uring]: count those of a GET and a SET with valgrind
   evict     TRACE... [--svg FILE] [--percent 1,10] [--policies adaptive,lru]: misses of the
-            eviction policy beside those of others
+            eviction policy beside those of others; or how exact the curves of HC.MRC are
+            (--curves TRACE...), or what an eviction costs (--cost)
 ";
 
 fn main() {

@@ -10,8 +10,8 @@ use crate::keyspace::{Gone, PARTITIONS, partition_and_db};
 use crate::shared::Shared;
 use crate::tracking;
 use hypercache_stdx::clock;
-use hypercache_store::Choice;
 use hypercache_store::evict::{Mode, Order, Pool, Score, Whereabouts};
+use hypercache_store::{Ahead, Choice};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// One value of `maxmemory-policy`.
@@ -64,7 +64,14 @@ pub(crate) fn set_policy(shared: &Shared, name: &str) {
 pub struct Candidates {
     pool: Pool<Whereabouts>,
     policy: u8,
+    /// Where it draws, how often still, and where in there.
+    partition: u16,
+    draws_left: u32,
+    ahead: Ahead,
 }
+
+/// Draws from a partition before another one is chosen: then what a draw reads can be asked for before.
+const DRAWS_EACH: u32 = 16;
 
 /// Keys evicted at most for one command, so that a limit lowered far does not stall it.
 const EVICTIONS_MAX: usize = 1024;
@@ -100,29 +107,36 @@ fn evict(shared: &Shared, worker: &mut Worker, limit: u64) -> bool {
 
 /// Removes a key; returns whether there was one that may go.
 fn evict_one(shared: &Shared, worker: &mut Worker, choice: Choice) -> bool {
+    shared.keyspace.uses.take_newcomers(|at, score| worker.candidates.pool.offer(score, at));
     for _ in 0..DRAWS_MAX {
-        if !draw(shared, worker, choice) {
-            return false;
-        }
-        while let Some((score, at)) = worker.candidates.pool.take() {
-            if give_up(shared, worker, at, (choice, score)) {
-                return true;
-            }
+        let victim = worker.candidates.pool.take();
+        let is_gone =
+            victim.is_some_and(|(score, at)| give_up(shared, worker, at, (choice, score)));
+        // What the next eviction wants is on its way while other things are done.
+        let is_any = draw(shared, worker, choice);
+        if is_gone || !is_any {
+            return is_gone;
         }
     }
     false
 }
 
-/// Draws from a partition at random, or the next one that has something to draw.
+/// Draws some candidates; returns whether there was anything to draw anywhere.
 fn draw(shared: &Shared, worker: &mut Worker, choice: Choice) -> bool {
-    let Worker { candidates: Candidates { pool, .. }, rng, now_ms, .. } = worker;
-    shared.keyspace.uses.take_newcomers(|at, score| pool.offer(score, at));
-    let start = rng.below(PARTITIONS as u64) as usize;
+    let Worker { candidates, rng, now_ms, .. } = worker;
+    let Candidates { pool, partition: chosen, draws_left, ahead, .. } = candidates;
+    if *draws_left == 0 {
+        (*draws_left, *chosen) = (DRAWS_EACH, rng.below(PARTITIONS as u64) as u16);
+    }
+    *draws_left -= 1;
+    // The next one that has something to draw.
+    let start = *chosen as usize;
     let mut partitions = (start..start + PARTITIONS).map(|p| (p % PARTITIONS) as u16);
     partitions.any(|partition| {
         // One that a long script holds is left alone.
         let shard = shared.keyspace.lock_or_busy(partition);
-        shard.is_some_and(|shard| shard.draw(choice, *now_ms, rng, pool))
+        *chosen = partition;
+        shard.is_some_and(|shard| shard.draw(choice, *now_ms, (&mut *rng, &mut *ahead), pool))
     })
 }
 
@@ -135,6 +149,7 @@ fn give_up(shared: &Shared, worker: &mut Worker, at: Whereabouts, drawn: (Choice
         shard.take_notifications(&mut |effect| crate::pubsub::notify(shared, &effect));
     }
     let stale = shard.take_stale();
+    shard.leave_ready(&shared.keyspace, partition);
     worker.stats.add_bytes(shard.take_bytes_delta());
     drop(shard);
     tracking::tell_without_client(shared, worker, stale);

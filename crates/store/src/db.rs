@@ -7,7 +7,7 @@
 
 mod evict;
 
-pub use evict::Choice;
+pub use evict::{Ahead, Choice};
 
 use crate::evict::{Mode, Tally, Uses};
 use crate::found::{Due, Edited, EntryRef, Live, Removed, Use, Was};
@@ -321,7 +321,7 @@ impl Db {
             return Edited::Expired(self.remove_place(key.hash, place), given);
         }
         let Some(value) = entry.object_mut().and_then(T::of_mut) else { return Edited::OtherType };
-        entry.set_access(at.1);
+        self.note_use(key.hash, entry, at.1);
         let (bytes, soonest) = (value.bytes(), value.next_deadline());
         let (result, is_changed) = f(value, given);
         if !is_changed {

@@ -592,15 +592,17 @@ impl Table {
         found
     }
 
-    /// Appends the entries of some buckets. All lines are asked for before any is waited for.
+    /// Asks for the lines of some buckets.
+    pub(crate) fn prefetch_buckets(&self, numbers: impl Iterator<Item = usize>) {
+        numbers.filter_map(|n| self.core.bucket(n)).for_each(prefetch_value);
+    }
+
+    /// Appends the entries of some buckets, and asks for their lines.
     pub(crate) fn take_buckets(
         &self,
-        numbers: impl Iterator<Item = usize> + Clone,
+        numbers: impl Iterator<Item = usize>,
         entries: &mut impl Extend<EntryPtr>,
     ) {
-        for bucket in numbers.clone().filter_map(|n| self.core.bucket(n)) {
-            prefetch_value(bucket);
-        }
         for n in numbers {
             for_each_in_chain(self.core.bucket(n), &mut |entry| {
                 prefetch(entry.address() as *const u8);

@@ -4,7 +4,7 @@ use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::evict::{Mode, Order, Pool, Uses};
 use hypercache_store::types::{Collection, Hash, HashOp, Held, List, ListOp, Object, Record};
-use hypercache_store::{Choice, Db, Due, EntryRef, Key, Mark, Payload, Ttl, Was};
+use hypercache_store::{Ahead, Choice, Db, Due, EntryRef, Key, Mark, Payload, Ttl, Was};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -318,7 +318,14 @@ impl Pair {
         let order = [Order::Use, Order::Deadline, Order::Random][(n % 3) as usize];
         let choice = Choice { is_volatile, order };
         let mut pool = Pool::default();
-        self.db.draw(choice, self.now_ms, |n| rng.below(n), |score, at| pool.offer(score, at()));
+        let mut ahead = Ahead::default();
+        self.db.draw(
+            choice,
+            self.now_ms,
+            &mut ahead,
+            |n| rng.below(n),
+            |score, at| pool.offer(score, at()),
+        );
         let is_candidate =
             |(_, deadline): &&(Value, Option<u64>)| !is_volatile || deadline.is_some();
         let candidates = self.model.keys.values().filter(is_candidate).count();

@@ -51,36 +51,41 @@ impl Adaptive {
         Rng::new(u64::from(id)).next_u64()
     }
 
-    fn draw(&mut self, newcomer: u32) {
-        let now = self.policy.now();
-        let Adaptive { setup, shape, policy, residents, states, rng, pool, .. } = self;
-        let score = |id: u32| policy.score(states[id as usize], setup.bytes(id) as u32, now);
-        for _ in 0..shape.samples.div_ceil(RUN) {
-            let start = rng.below(residents.len() as u64) as usize;
+    fn score(&self, id: u32) -> Score {
+        let (bytes, now) = (self.setup.bytes(id) as u32, self.policy.now());
+        self.policy.score(self.states[id as usize], bytes, now)
+    }
+
+    fn draw(&mut self) {
+        for _ in 0..self.shape.samples.div_ceil(RUN) {
+            let start = self.rng.below(self.residents.len() as u64) as usize;
             for place in start..start + RUN {
-                let id = residents.get(place);
-                pool.offer(score(id), id);
+                let id = self.residents.get(place);
+                self.pool.offer(self.score(id), id);
             }
         }
-        pool.offer(score(newcomer), newcomer);
     }
 
     /// Gives one up. What of the pool was used since it was drawn, or is gone, is passed over.
     fn evict(&mut self, newcomer: u32) {
-        self.draw(newcomer);
-        while let Some((before, id)) = self.pool.take() {
-            if !self.residents.has(id) {
-                continue;
+        self.pool.offer(self.score(newcomer), newcomer);
+        loop {
+            let victim = self.pool.take();
+            let is_as_drawn = |(before, id): &(Score, u32)| {
+                self.residents.has(*id) && self.score(*id) <= before + SLACK
+            };
+            let victim = victim.filter(is_as_drawn);
+            if let Some((_, id)) = victim {
+                self.residents.remove(id, self.setup.bytes(id));
+                self.ghosts.fit(self.residents.len() * self.shape.ghosts);
+                self.ghosts.put(Self::hash(id), self.states[id as usize], self.policy.now());
             }
-            let (now, bytes) = (self.policy.now(), self.setup.bytes(id));
-            let score = self.policy.score(self.states[id as usize], bytes as u32, now);
-            if score > before + SLACK {
-                continue;
+            if self.residents.len() > 0 {
+                self.draw();
             }
-            self.residents.remove(id, bytes);
-            self.ghosts.fit(self.residents.len() * self.shape.ghosts);
-            self.ghosts.put(Self::hash(id), self.states[id as usize], now);
-            return;
+            if victim.is_some() {
+                return;
+            }
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::{Keyspace, PARTITIONS, Shard, discard};
 use hypercache_journal::{Change, Effect, Event};
 use hypercache_stdx::rng::Rng;
-use hypercache_store::Choice;
 use hypercache_store::evict::{Mode, Pool, Score, Whereabouts};
+use hypercache_store::{Ahead, Choice};
 
 /// The number by which a database of a partition is found again.
 pub(super) fn place_of((partition, db): (u16, u8)) -> u16 {
@@ -31,7 +31,7 @@ impl Shard {
         &self,
         choice: Choice,
         now_ms: u64,
-        rng: &mut Rng,
+        (rng, ahead): (&mut Rng, &mut Ahead),
         pool: &mut Pool<Whereabouts>,
     ) -> bool {
         let mut is_any = false;
@@ -40,6 +40,7 @@ impl Shard {
             db.draw(
                 choice,
                 now_ms,
+                ahead,
                 |n| rng.below(n),
                 |score, at| {
                     if pool.wants(score) {
@@ -47,6 +48,9 @@ impl Shard {
                     }
                 },
             );
+            if let Some(worst) = pool.worst() {
+                db.expect(*worst);
+            }
         }
         is_any
     }

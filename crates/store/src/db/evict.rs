@@ -9,7 +9,21 @@ use smallvec::SmallVec;
 type Drawn = SmallVec<[EntryPtr; 32]>;
 
 /// Buckets that a draw looks at together.
-const BUCKETS: usize = 3;
+const BUCKETS: usize = 2;
+
+/// Where the next draws look: memory that one of them reads is asked for by the two before, so that none
+/// waits for it. Of use while draws are of one database; else it only costs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ahead {
+    now: usize,
+    next: usize,
+    later: usize,
+}
+
+/// The numbers of the buckets of a draw.
+fn run(first: usize, buckets: usize) -> impl Iterator<Item = usize> + Clone {
+    (first..first + BUCKETS.min(buckets)).map(move |n| n % buckets)
+}
 
 /// Which keys may be given up, and in which order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +67,12 @@ impl Db {
     }
 
     /// Draws some keys that may go and hands each to `f` with its score; `random(n)` gives a number below
-    /// `n`. There are some if [`Self::candidates`] says so.
+    /// `n`. There are some if [`Self::candidates`] says so, but not with each draw.
     pub fn draw(
         &self,
         choice: Choice,
         now_ms: u64,
+        ahead: &mut Ahead,
         mut random: impl FnMut(u64) -> u64,
         mut f: impl FnMut(Score, &dyn Fn() -> Whereabouts),
     ) {
@@ -65,21 +80,29 @@ impl Db {
         if self.candidates(choice) == 0 || buckets == 0 {
             return;
         }
-        let first = random(buckets as u64) as usize;
         let mut drawn = Drawn::new();
+        self.table.prefetch_buckets(run(ahead.later, buckets));
+        self.table.take_buckets(run(ahead.next, buckets), &mut drawn);
+        drawn.clear();
+        let first = ahead.now;
+        *ahead = Ahead { now: ahead.next, next: ahead.later, later: random(1 << 32) as usize };
+        // Where few keys may go, the next ones that do are found, one bucket after the other.
         for start in (0..buckets).step_by(BUCKETS) {
-            drawn.clear();
-            let numbers = (start..buckets.min(start + BUCKETS)).map(|n| (first + n) % buckets);
-            self.table.take_buckets(numbers, &mut drawn);
+            self.table.take_buckets(run(first + start, buckets), &mut drawn);
             drawn.retain(|entry| choice.allows(*entry));
             if !drawn.is_empty() {
                 break;
             }
         }
         for entry in drawn {
-            let hash = || self.tally.whereabouts(self.table.hasher().hash(entry.key()));
-            f(self.tally.score(self.mode, choice.order, entry, now_ms), &hash);
+            let at = || self.tally.whereabouts(self.table.hasher().hash(entry.key()));
+            f(self.tally.score(self.mode, choice.order, entry, now_ms), &at);
         }
+    }
+
+    /// Asks for the memory that giving up a key will want, if it is one of this database.
+    pub fn expect(&self, at: Whereabouts) {
+        self.tally.expect(at);
     }
 
     /// Gives up the key that was drawn with a score, unless it is worth more by now or gone. Says whether
@@ -99,11 +122,9 @@ impl Db {
             let is_as_drawn = choice.allows(place.entry()) && score <= drawn.saturating_add(slack);
             is_as_drawn.then_some((place, score))
         })?;
-        let entry = place.entry();
-        let hash = self.table.hasher().hash(entry.key());
         if self.mode == Mode::Learned {
-            self.tally.remember(hash, entry, self.table.len(), self.entry_bytes);
+            self.tally.remember(at.hash(), place.entry(), self.table.len(), self.entry_bytes);
         }
-        Some((self.remove_place(hash, place), score == EXPIRED))
+        Some((self.remove_place(at.hash(), place), score == EXPIRED))
     }
 }

@@ -5,6 +5,7 @@
 //! looks; the history of another key is then believed, which does little harm.
 
 use super::state::{State, Tick};
+use crate::table::prefetch_value;
 
 const WAYS: usize = 8;
 
@@ -43,7 +44,8 @@ impl Ghosts {
     }
 
     fn place_of(&self, hash: u64) -> (usize, u16) {
-        // The table's bits and those that choose what is watched have other uses: mix.
+        // Only the bits by which the table finds a key; which have other uses, so mix.
+        let hash = hash & !(0xffff << 32);
         let mixed = (hash ^ hash >> 29).wrapping_mul(0xD6E8_FEB8_6659_FD93);
         let set = ((mixed >> 32) * self.sets.len() as u64) >> 32;
         (set as usize, (mixed as u16).max(1))
@@ -61,6 +63,13 @@ impl Ghosts {
         let way = (0..WAYS).max_by_key(|&way| rank(way)).unwrap_or_default();
         set.fingerprints[way] = fingerprint;
         set.states[way] = state.bits();
+    }
+
+    /// Asks for the memory that [`Self::put`] will want.
+    pub fn expect(&self, hash: u64) {
+        if let Some(set) = self.sets.get(self.place_of(hash).0) {
+            prefetch_value(set);
+        }
     }
 
     /// Takes what is remembered of a key.

@@ -42,6 +42,11 @@ impl<T: PartialEq> Pool<T> {
             || self.candidates.first().is_some_and(|(best, _)| score < *best)
     }
 
+    /// The worst, which is taken next unless a worse one comes.
+    pub fn worst(&self) -> Option<&T> {
+        self.candidates.last().map(|(_, at)| at)
+    }
+
     /// Takes the worst.
     pub fn take(&mut self) -> Option<(Score, T)> {
         self.candidates.pop()

@@ -370,6 +370,13 @@ impl Tally {
         key.store(Whereabouts::new(hash, self.place).0, Relaxed);
     }
 
+    /// Asks for the memory that [`Self::remember`] will want, if the key is of this database.
+    pub(crate) fn expect(&self, at: Whereabouts) {
+        if at.place() == self.place {
+            self.ghosts.expect(at.hash());
+        }
+    }
+
     /// Remembers an entry that goes to make room, of a database that has `keys` of `bytes` in all.
     pub(crate) fn remember(&mut self, hash: u64, entry: EntryPtr, keys: usize, bytes: usize) {
         let is_large = bytes >= keys * LARGE_BYTES;
