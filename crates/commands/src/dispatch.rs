@@ -722,4 +722,3 @@ pub(crate) fn note_slow(
         shared.latency.add(event, micros / 1000);
     }
 }
-

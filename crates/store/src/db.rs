@@ -321,10 +321,10 @@ impl Db {
             return Edited::Expired(self.remove_place(key.hash, place), given);
         }
         let Some(value) = entry.object_mut().and_then(T::of_mut) else { return Edited::OtherType };
-        self.note_use(key.hash, entry, at.1);
         let (bytes, soonest) = (value.bytes(), value.next_deadline());
         let (result, is_changed) = f(value, given);
         if !is_changed {
+            self.note_use(key.hash, entry, at.1);
             return Edited::Done { result, removed: None, has_other_size: false };
         }
         let bytes_now = value.bytes();
@@ -333,6 +333,7 @@ impl Db {
         if value.next_deadline() != soonest {
             self.index_object(key.hash, entry, soonest);
         }
+        self.note_use(key.hash, entry, at.1);
         let removed = if is_empty { Some(self.remove_place(key.hash, place)) } else { None };
         Edited::Done { result, removed, has_other_size: bytes_now != bytes }
     }
