@@ -26,17 +26,17 @@ pub(crate) enum Gone {
 }
 
 impl Shard {
-    /// Offers some keys that may go to a pool. Returns whether there were any.
+    /// Offers some keys that may go to a pool. Returns how many there are.
     pub(crate) fn draw(
         &self,
         choice: Choice,
         now_ms: u64,
         (rng, ahead): (&mut Rng, &mut Ahead),
         pool: &mut Pool<Whereabouts>,
-    ) -> bool {
-        let mut is_any = false;
+    ) -> usize {
+        let mut candidates = 0;
         for (_, db) in self.dbs.iter() {
-            is_any |= db.candidates(choice) > 0;
+            candidates += db.candidates(choice);
             db.draw(
                 choice,
                 now_ms,
@@ -52,7 +52,7 @@ impl Shard {
                 db.expect(*worst);
             }
         }
-        is_any
+        candidates
     }
 
     /// Gives up a key that was drawn, unless it is worth more by now or gone.
