@@ -131,10 +131,10 @@ mod tests {
     /// The maximum as it is defined.
     fn index_by_definition(hazard: &[f32; BINS], from: usize) -> f32 {
         let (mut hits, mut time, mut survives, mut best) = (0.0, 0.0, 1.0, 0.0f32);
-        for bin in from..BINS {
-            hits += survives * hazard[bin];
-            time += survives * bin_width(bin) * (1.0 - hazard[bin] / 2.0);
-            survives *= 1.0 - hazard[bin];
+        for (bin, chance) in hazard.iter().enumerate().skip(from) {
+            hits += survives * chance;
+            time += survives * bin_width(bin) * (1.0 - chance / 2.0);
+            survives *= 1.0 - chance;
             best = best.max(hits / time);
         }
         best

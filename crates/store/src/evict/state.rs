@@ -125,7 +125,7 @@ impl State {
             () if gap > mean + 2 => 2,
             () => STEADY,
         };
-        let mean = if is_second { gap } else { (mean + gap + 1) / 2 };
+        let mean = if is_second { gap } else { (mean + gap).div_ceil(2) };
         // The state and the time of a use are as good as a die.
         let die = (self.0 ^ now).wrapping_mul(0x9E37_79B1) >> 16;
         let rises = level < LEVEL_MAX && die & ((1 << level) - 1) == 0;

@@ -255,7 +255,7 @@ impl Uses {
 
 /// Whole minutes, as many as there is room for.
 fn minutes_of(seconds: u32) -> u32 {
-    seconds / 60 & 0xff_ffff
+    (seconds / 60) & 0xff_ffff
 }
 
 fn minutes_since(bits: u32, now_s: u32) -> u32 {
