@@ -5,6 +5,7 @@
 mod bench;
 mod coverage;
 mod documents;
+mod evict;
 mod fuzz;
 mod instructions;
 mod process;
@@ -32,6 +33,9 @@ Usage: cargo xtask TASK
   bench     measure the release build beside the peers that are installed
   bench types  [WORD ..]: the same of commands on collections and of scripts, or of some
   instructions  [epoll|uring]: count those of a GET and a SET with valgrind
+  evict     TRACE... [--svg FILE] [--percent 1,10] [--policies adaptive,lru]: misses of the
+            eviction policy beside those of others; or how exact the curves of HC.MRC are
+            (--curves TRACE...), or what an eviction costs (--cost)
 ";
 
 fn main() {
@@ -60,6 +64,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["sim", options @ ..] => sim(options),
         ["bench", options @ ..] => bench::bench(options),
         ["instructions", back_ends @ ..] => instructions::instructions(back_ends),
+        ["evict", words @ ..] => evict::evict(words),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())

@@ -4,16 +4,19 @@
 //! A value is kept as text, as CONFIG GET shows it. What the request path needs is also kept parsed
 //! in [`Hot`], by the row's `apply`.
 
+mod hot;
 mod limits;
 
+pub use hot::Hot;
 pub use limits::{OutputLimit, OutputLimits};
 
+use crate::evict;
 use crate::keyspace::PARTITIONS;
 use crate::shared::Shared;
 use hypercache_stdx::{number, size};
 use hypercache_store::types::LIMITS;
 use parking_lot::RwLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What values a setting takes.
 #[derive(Clone, Copy, Debug)]
@@ -223,10 +226,24 @@ pub const SETTINGS: &[Setting] = &[
     ),
     live(
         "maxmemory-policy",
-        Kind::Choice(&["noeviction", "allkeys-random"]),
+        Kind::Choice(&evict::NAMES),
         "noeviction",
-        |s, v| s.config.hot.evicts.store(v == "allkeys-random", Relaxed),
-        "What happens at maxmemory: refuse writes, or remove keys at random.",
+        evict::set_policy,
+        "What happens at maxmemory: writes are refused, or which keys go.",
+    ),
+    live(
+        "lfu-log-factor",
+        Kind::Int(0, i32::MAX as i64),
+        "10",
+        |s, v| s.keyspace.uses.log_factor.store(int(v) as u32, Relaxed),
+        "How much more rarely the counter of uses of the LFU policies rises the higher it is.",
+    ),
+    live(
+        "lfu-decay-time",
+        Kind::Int(0, i32::MAX as i64),
+        "1",
+        |s, v| s.keyspace.uses.decay_minutes.store(int(v) as u32, Relaxed),
+        "Minutes in which the counter of uses of the LFU policies falls by one; 0 never.",
     ),
     live(
         "hll-sparse-max-bytes",
@@ -424,94 +441,6 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("commandlog-execution-slower-than", "slowlog-log-slower-than"),
     ("commandlog-slow-execution-max-len", "slowlog-max-len"),
 ];
-
-/// Request-path settings, parsed.
-#[derive(Debug)]
-#[allow(missing_docs, reason = "each is the parsed value of the setting of its name")]
-pub struct Hot {
-    pub maxclients: AtomicU64,
-    pub timeout_s: AtomicU64,
-    pub keepalive_s: AtomicU64,
-    pub query_bytes_max: AtomicU64,
-    pub bulk_bytes_max: AtomicU64,
-    pub memcached_item_bytes_max: AtomicU64,
-    pub maxmemory: AtomicU64,
-    pub evicts: AtomicBool,
-    pub slowlog_us: AtomicI64,
-    /// Of `commandlog-request-larger-than`.
-    pub large_request_bytes: AtomicI64,
-    /// Of `commandlog-reply-larger-than`.
-    pub large_reply_bytes: AtomicI64,
-    pub latency_ms: AtomicU64,
-    pub busy_ms: AtomicU64,
-    pub hll_sparse_bytes_max: AtomicU64,
-    pub latency_tracking: AtomicBool,
-    pub tracked_keys_max: AtomicU64,
-    pub output_limits: RwLock<OutputLimits>,
-    /// Of `partition-log-size`; what is in force is [`Hot::log_bytes`].
-    pub log_bytes_max: AtomicU64,
-    /// Bits of `notify-keyspace-events`; see [`crate::pubsub`].
-    pub notify: AtomicU32,
-}
-
-impl Default for Hot {
-    fn default() -> Self {
-        Hot {
-            maxclients: AtomicU64::new(0),
-            timeout_s: AtomicU64::new(0),
-            keepalive_s: AtomicU64::new(0),
-            query_bytes_max: AtomicU64::new(0),
-            bulk_bytes_max: AtomicU64::new(0),
-            memcached_item_bytes_max: AtomicU64::new(0),
-            maxmemory: AtomicU64::new(0),
-            evicts: AtomicBool::new(false),
-            slowlog_us: AtomicI64::new(-1),
-            large_request_bytes: AtomicI64::new(-1),
-            large_reply_bytes: AtomicI64::new(-1),
-            latency_ms: AtomicU64::new(0),
-            busy_ms: AtomicU64::new(0),
-            hll_sparse_bytes_max: AtomicU64::new(0),
-            latency_tracking: AtomicBool::new(true),
-            tracked_keys_max: AtomicU64::new(0),
-            output_limits: RwLock::default(),
-            log_bytes_max: AtomicU64::new(0),
-            notify: AtomicU32::new(0),
-        }
-    }
-}
-
-impl Hot {
-    /// Whether requests or replies are measured, for those that are large to be noted.
-    #[inline]
-    #[must_use]
-    pub fn measures(&self) -> bool {
-        self.large_request_bytes.load(Relaxed) >= 0 || self.large_reply_bytes.load(Relaxed) >= 0
-    }
-
-    /// Bytes that a partition's log may take: none while nothing reads it.
-    #[must_use]
-    pub fn log_bytes(&self) -> usize {
-        let is_read = self.notify.load(Relaxed) != 0;
-        if is_read { self.log_bytes_max.load(Relaxed) as usize } else { 0 }
-    }
-
-    fn set_output_limits(&self, text: &str) {
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let mut limits = self.output_limits.write();
-        for class in words.chunks_exact(4) {
-            let limit = OutputLimit {
-                hard: bytes(class[1]),
-                soft: bytes(class[2]),
-                soft_s: class[3].parse().unwrap_or(0),
-            };
-            match class[0] {
-                "normal" => limits.normal = limit,
-                "pubsub" => limits.pubsub = limit,
-                _ => limits.replica = limit,
-            }
-        }
-    }
-}
 
 /// The values in force.
 #[derive(Debug)]

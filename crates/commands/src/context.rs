@@ -2,6 +2,7 @@
 
 use crate::blocking::Blocking;
 use crate::error::ReplyError;
+use crate::evict::Candidates;
 use crate::keyspace::Keys;
 use crate::scripts::Vm;
 use crate::session::Session;
@@ -33,6 +34,8 @@ pub struct Worker {
     pub lacks_room: bool,
     /// Keys that were changed in this turn and that clients want to know of by their prefix.
     pub broadcast: Broadcast,
+    /// Keys that may go when memory is full.
+    pub candidates: Candidates,
 }
 
 impl Worker {
@@ -50,6 +53,7 @@ impl Worker {
             vm: None,
             lacks_room: false,
             broadcast: Broadcast::default(),
+            candidates: Candidates::default(),
         }
     }
 

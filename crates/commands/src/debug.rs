@@ -113,15 +113,15 @@ fn sleep(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 
 fn object(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     check_allowed(cx)?;
-    let now_s = cx.keys.now_s;
+    let (uses, now_s) = (&cx.shared.keyspace.uses, cx.keys.now_s);
     let entry = cx.keys.peek(args.get(2)).ok_or(ReplyError::NoSuchKey)?;
     let line = format!(
         "Value at:0x0 refcount:1 encoding:{} serializedlength:{} lru:{} lru_seconds_idle:{} \
          bytes:{}",
         encoding_of(entry),
         value_of(&entry).len(),
-        entry.access(),
-        now_s.saturating_sub(entry.access()),
+        entry.use_bits(),
+        uses.idle_s(entry.use_bits(), now_s),
         entry.bytes_used(),
     );
     cx.reply.simple(&line);

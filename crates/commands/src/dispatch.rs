@@ -8,6 +8,7 @@ use crate::cluster;
 use crate::commandlog;
 use crate::context::{Cx, Worker};
 use crate::error::{Outcome, ReplyError};
+use crate::evict::make_room;
 use crate::keyspace::{Keys as Held, Located, PARTITIONS};
 use crate::session::{ReplyMode, Session};
 use crate::shared::Shared;
@@ -720,51 +721,4 @@ pub(crate) fn note_slow(
         let event = if entry.row.flags.has(Flags::FAST) { "fast-command" } else { "command" };
         shared.latency.add(event, micros / 1000);
     }
-}
-
-/// Removes a key of one partition at random; returns whether it had one.
-fn evict_from(shared: &Shared, worker: &mut Worker, partition: u16) -> bool {
-    // One that a long script holds is left alone.
-    let Some(mut shard) = shared.keyspace.lock_or_busy(partition) else { return false };
-    let evicted = shard.evict_random(&mut worker.rng);
-    if shared.config.hot.notify.load(Relaxed) != 0 {
-        shard.take_notifications(&mut |effect| crate::pubsub::notify(shared, &effect));
-    }
-    let stale = shard.take_stale();
-    shard.leave_ready(&shared.keyspace, partition);
-    worker.stats.add_bytes(shard.take_bytes_delta());
-    drop(shard);
-    tracking::tell_without_client(shared, worker, stale);
-    worker.stats.evicted_keys.add(u64::from(evicted));
-    evicted
-}
-
-/// Keys evicted at most for one command, so that a limit lowered far does not stall it.
-const EVICTIONS_MAX: usize = 1024;
-
-/// Whether a write may go on: memory is below the limit, or could be brought there.
-#[inline]
-pub(crate) fn make_room(shared: &Shared, worker: &mut Worker) -> bool {
-    let limit = shared.config.hot.maxmemory.load(Relaxed);
-    limit == 0 || shared.bytes_used() <= limit || evict(shared, worker, limit)
-}
-
-/// Removes keys at random until memory is below the limit.
-#[cold]
-fn evict(shared: &Shared, worker: &mut Worker, limit: u64) -> bool {
-    if !shared.config.hot.evicts.load(Relaxed) {
-        return false;
-    }
-    for _ in 0..EVICTIONS_MAX {
-        if shared.bytes_used() <= limit {
-            return true;
-        }
-        let start = worker.rng.below(PARTITIONS as u64) as usize;
-        let mut partitions = (start..start + PARTITIONS).map(|p| (p % PARTITIONS) as u16);
-        if !partitions.any(|partition| evict_from(shared, worker, partition)) {
-            return false;
-        }
-    }
-    // Still above: the write goes on, and the next one evicts further.
-    true
 }

@@ -7,6 +7,7 @@ use crate::table::{Acl, Command, Flags, Group, KeyFlags, Keys};
 use hypercache_journal::Event;
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::number;
+use hypercache_store::evict::Mode;
 use hypercache_store::types::Object;
 use hypercache_store::{EntryRef, Payload, Ttl};
 use std::sync::Arc;
@@ -197,7 +198,7 @@ const OBJECT: &[Command] = &[
         tips: &["nondeterministic_output"],
         since: "4.0.0",
         run: object_freq,
-        summary: "How often the key is used; only under an LFU policy, of which there is none.",
+        summary: "How often the key is used, as a logarithm; only under an LFU policy.",
         examples: "> OBJECT FREQ a\n(nil)",
         ..OBJECT_BASE
     },
@@ -449,23 +450,35 @@ fn object_encoding(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 }
 
 fn object_freq(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    if cx.keys.exists(args.get(2)) {
+    let (uses, now_s) = (&cx.shared.keyspace.uses, cx.keys.now_s);
+    let Some(bits) = cx.keys.peek(args.get(2)).map(|entry| entry.use_bits()) else {
+        cx.reply.null();
+        return Ok(());
+    };
+    if uses.mode() != Mode::Frequency {
         return Err(ReplyError::Text(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please \
              note that when switching between policies at runtime LRU and LFU data will take some \
              time to adjust.",
         ));
     }
-    cx.reply.null();
+    cx.reply.int(i64::from(uses.frequency(bits, now_s)));
     Ok(())
 }
 
 fn object_idletime(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    let now_s = cx.keys.now_s;
-    match cx.keys.peek(args.get(2)) {
-        None => cx.reply.null(),
-        Some(entry) => cx.reply.int(i64::from(now_s.saturating_sub(entry.access()))),
+    let (uses, now_s) = (&cx.shared.keyspace.uses, cx.keys.now_s);
+    let Some(bits) = cx.keys.peek(args.get(2)).map(|entry| entry.use_bits()) else {
+        cx.reply.null();
+        return Ok(());
+    };
+    if uses.mode() == Mode::Frequency {
+        return Err(ReplyError::Text(
+            "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when \
+             switching between policies at runtime LRU and LFU data will take some time to adjust.",
+        ));
     }
+    cx.reply.int(i64::from(uses.idle_s(bits, now_s)));
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 mod ahead;
 mod dbs;
 mod due;
+mod evict;
 mod follow;
 mod history;
 mod hold;
@@ -18,6 +19,7 @@ mod tracked;
 mod typed;
 mod waiting;
 
+pub(crate) use evict::{Gone, partition_and_db};
 pub use history::{History, Ready, WatchFlag};
 pub(crate) use place::partition_of_slot;
 pub use place::{Located, partition_of};
@@ -31,6 +33,7 @@ use dbs::Dbs;
 use hypercache_journal::{Change, Effect, Event};
 use hypercache_stdx::hash::{Hashing, KeyHasher};
 use hypercache_stdx::rng::Rng;
+use hypercache_store::evict::Uses;
 use hypercache_store::{CoreCell, Db, EntryRef, Key, Live, Payload, Removed, Ttl, Was};
 use parking_lot::{Mutex, MutexGuard};
 use std::mem::offset_of;
@@ -136,27 +139,6 @@ impl Shard {
         not_expired(dbs.get_mut(db)?.read_item(key, now_ms, seconds), (db, history, is_changed))
     }
 
-    /// Removes a key at random from any database; returns whether there was one.
-    pub fn evict_random(&mut self, rng: &mut Rng) -> bool {
-        self.is_changed = true;
-        let start = rng.below(DATABASES as u64) as usize;
-        for n in 0..DATABASES {
-            let i = (start + n) % DATABASES;
-            let Some(db) = self.dbs.get_mut(i as u8) else { continue };
-            let Some(entry) = db.random(|n| rng.below(n)) else { continue };
-            let bytes = entry.key().to_vec();
-            let key = Key::new(&bytes, self.hasher.hash(&bytes));
-            if let Some(removed) = db.remove(key) {
-                let (db, key, change) = (i as u8, &bytes[..], Change::Del);
-                let event = Event::Evicted;
-                self.history.record(&Effect { db, key, change, event, is_new: false });
-                discard(removed);
-                return true;
-            }
-        }
-        false
-    }
-
     /// Takes what clients keep copies of and that changed.
     #[must_use]
     pub fn take_stale(&mut self) -> Vec<(u64, Stale)> {
@@ -239,6 +221,8 @@ pub struct Keyspace {
     /// The CAS unique that was given last; see [`items`].
     last_cas: AtomicU64,
     cores: Box<[Cores; DATABASES]>,
+    /// What is kept of the uses of keys.
+    pub uses: Arc<Uses>,
     partitions: Box<[Partition; PARTITIONS]>,
     /// How much clients keep copies of.
     pub tracked: Arc<Totals>,
@@ -262,8 +246,8 @@ impl Keyspace {
         let cores = cores.try_into().expect("it has as many");
         let last_cas = AtomicU64::new(items::first_cas());
         let (turn, tracked, unserved) = Default::default();
-        let begun = hasher.begin();
-        Keyspace { turn, begun, last_cas, cores, partitions, tracked, registered, unserved }
+        let (begun, uses) = (hasher.begin(), Arc::default());
+        Keyspace { turn, begun, last_cas, cores, uses, partitions, tracked, registered, unserved }
     }
 
     #[inline]
@@ -280,7 +264,7 @@ impl Keyspace {
     /// A new database of a partition; `at` has the numbers of both.
     #[inline(never)]
     fn new_db(&self, hasher: KeyHasher, at: (u16, u8), now_ms: u64) -> Db {
-        let db = Db::new(hasher, now_ms);
+        let db = Db::with_uses(hasher, now_ms, Arc::clone(&self.uses), evict::place_of(at));
         self.core(at.0, at.1).set(Some(db.core()));
         db
     }

@@ -14,7 +14,8 @@ mod tests;
 
 use crate::client::ClientFlags;
 use crate::context::Cx;
-use crate::dispatch::{Executor, make_room, release};
+use crate::dispatch::{Executor, release};
+use crate::evict::make_room;
 use crate::keyspace::{Keys, Keyspace, Located, Stale};
 use crate::session::Session;
 use crate::shared::Shared;

@@ -251,7 +251,9 @@ impl Shared {
     #[must_use]
     pub fn bytes_used(&self) -> u64 {
         let sum: isize = self.stats.iter().map(|s| s.bytes()).sum();
-        let used = sum.max(0) as u64 + self.keyspace.registered.bytes() as u64;
+        let used = sum.max(0) as u64
+            + self.keyspace.registered.bytes() as u64
+            + self.keyspace.uses.bytes() as u64;
         self.peak_bytes.fetch_max(used, Ordering::Relaxed);
         used
     }

@@ -487,6 +487,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::info::COMMANDS,
     crate::introspect::COMMANDS,
     crate::memory::COMMANDS,
+    crate::miss_ratio::COMMANDS,
     crate::latency::COMMANDS,
     crate::debug::COMMANDS,
 ];

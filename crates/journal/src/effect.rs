@@ -241,7 +241,7 @@ pub fn apply(effect: &Effect<'_>, hash: u64, db: &mut Db) -> bool {
 }
 
 fn apply_op(key: Key<'_>, kind: Kind, op: &[u8], db: &mut Db) {
-    let edited = db.edit_object(key, 0, |object| {
+    let edited = db.edit_object(key, Some(0), |object| {
         if object.kind() == kind {
             object.apply_encoded(op);
         }

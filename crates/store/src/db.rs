@@ -5,6 +5,11 @@
 //! deadline, as in Redis. Nothing here looks at a clock or removes an expired key by itself: the
 //! caller decides, because a removal is an effect that must be reported.
 
+mod evict;
+
+pub use evict::{Ahead, Choice};
+
+use crate::evict::{Mode, Tally, Uses};
 use crate::found::{Due, Edited, EntryRef, Live, Removed, Use, Was};
 use crate::mark::Mark;
 use crate::mem::entry::{Blob, EntryPtr, INLINE_MAX, OwnedEntry};
@@ -69,12 +74,15 @@ pub enum Ttl {
 #[repr(C)]
 pub struct Db {
     table: Table,
+    /// What is kept of uses.
+    mode: Mode,
     wheel: Wheel,
     /// Keys that have a deadline.
     expires: usize,
     /// Keys that hold something with a deadline of its own, as a field of a hash.
     timed: usize,
     entry_bytes: usize,
+    tally: Tally,
 }
 
 impl std::fmt::Debug for Db {
@@ -87,12 +95,20 @@ impl Db {
     /// An empty database at the time `now_ms`.
     #[must_use]
     pub fn new(hasher: KeyHasher, now_ms: u64) -> Self {
+        Db::with_uses(hasher, now_ms, Arc::default(), 0)
+    }
+
+    /// An empty database that notes uses as others do; `place` is a number that says which it is.
+    #[must_use]
+    pub fn with_uses(hasher: KeyHasher, now_ms: u64, uses: Arc<Uses>, place: u16) -> Self {
         Db {
             table: Table::new(hasher),
+            mode: uses.mode(),
             wheel: Wheel::new(now_ms),
             expires: 0,
             timed: 0,
             entry_bytes: 0,
+            tally: Tally::new(uses, place),
         }
     }
 
@@ -130,13 +146,13 @@ impl Db {
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.entry_bytes + self.table.bytes() + self.wheel.bytes()
+        self.entry_bytes + self.overhead_bytes()
     }
 
-    /// Bytes of table and expiry index alone.
+    /// Bytes of table, expiry index and what is remembered of evicted keys alone.
     #[must_use]
     pub fn overhead_bytes(&self) -> usize {
-        self.table.bytes() + self.wheel.bytes()
+        self.table.bytes() + self.wheel.bytes() + self.tally.bytes()
     }
 
     /// The entry of `key`, expired or not.
@@ -156,7 +172,7 @@ impl Db {
             return Live::Expired(self.remove_place(key.hash, place));
         }
         if let Some(seconds) = touch {
-            entry.set_access(seconds);
+            self.note_use(key.hash, entry, seconds);
         }
         Live::Is(EntryRef::new(entry))
     }
@@ -189,14 +205,32 @@ impl Db {
     /// How the entry of `key` was used so far; notes a read by a memcached client at `touch`.
     pub fn fetch(&mut self, key: Key<'_>, touch: Option<u32>) -> Option<Use> {
         let entry = self.table.find(key)?.entry();
-        let before = Use { access: entry.access(), is_fetched: entry.is_fetched() };
+        let before = Use { bits: entry.access(), is_fetched: entry.is_fetched() };
         if let Some(seconds) = touch {
-            entry.set_access(seconds);
+            self.note_use(key.hash, entry, seconds);
             if !before.is_fetched {
                 entry.set_fetched(true);
             }
         }
         Some(before)
+    }
+
+    /// Notes a use of an entry that is there.
+    #[inline(always)]
+    fn note_use(&mut self, hash: u64, entry: EntryPtr, seconds: u32) {
+        if self.mode == Mode::Time {
+            entry.set_access(seconds);
+        } else {
+            self.tally.note(self.mode, hash, entry, self.table.len(), seconds);
+        }
+    }
+
+    /// Gives a new entry the use of the one in whose place it comes.
+    fn go_on(&mut self, hash: u64, place: Place, new: EntryPtr, touch: Option<u32>) {
+        new.set_access(place.entry().access());
+        if let Some(seconds) = touch {
+            self.note_use(hash, new, seconds);
+        }
     }
 
     /// Stores a string under `key`, whatever it held.
@@ -226,13 +260,13 @@ impl Db {
             && entry.overwrite(bytes, mark)
         {
             entry.set_raw(false);
-            entry.set_access(seconds);
+            self.note_use(key.hash, entry, seconds);
             if entry.has_deadline_slot() {
                 self.set_ttl_in_place(key.hash, entry, ttl);
             }
             return Was::Overwritten;
         }
-        Was::Replaced(self.replace(key, place, value, ttl, seconds, mark))
+        Was::Replaced(self.replace(key, place, value, ttl, Some(seconds), mark))
     }
 
     /// Stores an object under `key`, whatever it held.
@@ -244,16 +278,17 @@ impl Db {
         };
         let deadline = deadline_after(place.entry().deadline(), ttl);
         let owned = OwnedEntry::object(key.bytes, object, deadline.is_some());
-        owned.entry().set_access(seconds);
+        self.go_on(key.hash, place, owned.entry(), Some(seconds));
         Was::Replaced(self.swap_entry(key.hash, place, owned, deadline))
     }
 
-    /// Changes the object that `key` holds, and keeps the account. `None` if it holds none.
+    /// Changes the object that `key` holds, and keeps the account; a use if `touch` gives the seconds of
+    /// the server's clock. `None` if it holds none.
     #[inline]
     pub fn edit_object<R>(
         &mut self,
         key: Key<'_>,
-        seconds: u32,
+        touch: Option<u32>,
         f: impl FnOnce(&mut Object) -> R,
     ) -> Option<R> {
         let entry = self.table.find(key)?.entry();
@@ -261,7 +296,9 @@ impl Db {
         let (before, soonest) = (object.bytes(), object.next_deadline());
         let result = f(object);
         self.entry_bytes = self.entry_bytes + object.bytes() - before;
-        entry.set_access(seconds);
+        if let Some(seconds) = touch {
+            self.note_use(key.hash, entry, seconds);
+        }
         self.index_object(key.hash, entry, soonest);
         Some(result)
     }
@@ -284,10 +321,10 @@ impl Db {
             return Edited::Expired(self.remove_place(key.hash, place), given);
         }
         let Some(value) = entry.object_mut().and_then(T::of_mut) else { return Edited::OtherType };
-        entry.set_access(at.1);
         let (bytes, soonest) = (value.bytes(), value.next_deadline());
         let (result, is_changed) = f(value, given);
         if !is_changed {
+            self.note_use(key.hash, entry, at.1);
             return Edited::Done { result, removed: None, has_other_size: false };
         }
         let bytes_now = value.bytes();
@@ -296,6 +333,7 @@ impl Db {
         if value.next_deadline() != soonest {
             self.index_object(key.hash, entry, soonest);
         }
+        self.note_use(key.hash, entry, at.1);
         let removed = if is_empty { Some(self.remove_place(key.hash, place)) } else { None };
         Edited::Done { result, removed, has_other_size: bytes_now != bytes }
     }
@@ -327,7 +365,11 @@ impl Db {
     fn insert_entry(&mut self, key: Key<'_>, owned: OwnedEntry, ttl: Ttl, seconds: u32) {
         let deadline = deadline_after(None, ttl);
         let entry = owned.entry();
-        entry.set_access(seconds);
+        if self.mode == Mode::Time {
+            entry.set_access(seconds);
+        } else {
+            self.tally.begin(self.mode, key.hash, entry, self.table.len(), seconds);
+        }
         self.entry_bytes += entry.bytes_used();
         self.table.insert(key.hash, owned);
         if let Some(at) = deadline {
@@ -342,12 +384,12 @@ impl Db {
         place: Place,
         value: Payload<'_>,
         ttl: Ttl,
-        seconds: u32,
+        touch: Option<u32>,
         mark: Mark,
     ) -> Removed {
         let deadline = deadline_after(place.entry().deadline(), ttl);
         let entry = create(key.bytes, value, deadline.is_some(), mark);
-        entry.entry().set_access(seconds);
+        self.go_on(key.hash, place, entry.entry(), touch);
         self.swap_entry(key.hash, place, entry, deadline)
     }
 
@@ -476,13 +518,11 @@ impl Db {
     /// made) and hands it out for writing. Keeps deadline and client flags. Where the length stays
     /// the same it also keeps that the value is stale, as memcached does when it counts.
     pub fn edit(&mut self, key: Key<'_>, len: usize, seconds: u32, f: impl FnOnce(&mut [u8])) {
-        let place = match self.table.find(key) {
-            Some(place) => place,
-            None => {
-                self.insert(key, Payload::Slice(b""), Ttl::Clear, seconds, Mark::NONE);
-                self.table.find(key).expect("it was just inserted")
-            }
-        };
+        let there = self.table.find(key);
+        let place = there.unwrap_or_else(|| {
+            self.insert(key, Payload::Slice(b""), Ttl::Clear, seconds, Mark::NONE);
+            self.table.find(key).expect("it was just inserted")
+        });
         let entry = place.entry();
         let fits_inline = len <= INLINE_MAX;
         if !entry.is_external() && fits_inline {
@@ -492,7 +532,9 @@ impl Db {
         }
         let entry = self.table.find(key).expect("editing keeps the key").entry();
         entry.set_raw(true);
-        entry.set_access(seconds);
+        if there.is_some() {
+            self.note_use(key.hash, entry, seconds);
+        }
         let mark = entry.mark();
         if mark.cas != 0 {
             self.set_mark(key, Mark { cas: 0, ..mark });
@@ -510,8 +552,7 @@ impl Db {
         f(&mut bytes);
         let mark = entry.mark().of_next_value();
         if !entry.overwrite(&bytes, mark) {
-            let access = entry.access();
-            self.replace(key, place, Payload::Slice(&bytes), Ttl::Keep, access, mark);
+            self.replace(key, place, Payload::Slice(&bytes), Ttl::Keep, None, mark);
         }
     }
 
@@ -537,8 +578,8 @@ impl Db {
         bytes.extend_from_slice(entry.value());
         bytes.resize(len, 0);
         f(&mut bytes);
-        let (access, mark) = (entry.access(), entry.mark().of_next_value());
-        self.replace(key, place, Payload::Blob(Arc::new(bytes)), Ttl::Keep, access, mark);
+        let mark = entry.mark().of_next_value();
+        self.replace(key, place, Payload::Blob(Arc::new(bytes)), Ttl::Keep, None, mark);
     }
 
     /// Marks the value as edited in place or not (see [`EntryRef::is_raw`]).

@@ -101,9 +101,9 @@ impl<'a> EntryRef<'a> {
         self.entry.is_raw()
     }
 
-    /// When the key was last used, in seconds of the server's clock.
+    /// What is kept of the key's use, for [`crate::evict::Uses`] to read.
     #[must_use]
-    pub fn access(&self) -> u32 {
+    pub fn use_bits(&self) -> u32 {
         self.entry.access()
     }
 
@@ -137,8 +137,8 @@ pub enum Edited<R, F> {
 /// What was known of an item's use before it was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
-    /// When it was last used, in seconds of the server's clock.
-    pub access: u32,
+    /// What was kept of its use, for [`crate::evict::Uses`] to read.
+    pub bits: u32,
     /// Whether a memcached client read it.
     pub is_fetched: bool,
 }

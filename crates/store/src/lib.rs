@@ -3,9 +3,11 @@
 //!
 //! `unsafe` lives in `mem` and `table` only; everything public here is safe.
 
+pub mod evict;
 pub mod growth;
 mod mark;
 mod mem;
+pub mod mrc;
 mod table;
 mod wheel;
 
@@ -13,7 +15,7 @@ mod db;
 mod found;
 pub mod types;
 
-pub use db::{Db, Key, Payload, Ttl};
+pub use db::{Ahead, Choice, Db, Key, Payload, Ttl};
 pub use found::{Due, Edited, EntryRef, Live, Removed, Use, Was};
 pub use mark::Mark;
 pub use mem::class_size;

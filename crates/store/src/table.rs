@@ -592,6 +592,25 @@ impl Table {
         found
     }
 
+    /// Asks for the lines of some buckets.
+    pub(crate) fn prefetch_buckets(&self, numbers: impl Iterator<Item = usize>) {
+        numbers.filter_map(|n| self.core.bucket(n)).for_each(prefetch_value);
+    }
+
+    /// Appends the entries of some buckets, and asks for their lines.
+    pub(crate) fn take_buckets(
+        &self,
+        numbers: impl Iterator<Item = usize>,
+        entries: &mut impl Extend<EntryPtr>,
+    ) {
+        for n in numbers {
+            for_each_in_chain(self.core.bucket(n), &mut |entry| {
+                prefetch(entry.address() as *const u8);
+                entries.extend([entry]);
+            });
+        }
+    }
+
     /// An entry picked at random: uniform over buckets, then over the bucket's entries.
     pub(crate) fn random(&self, mut random: impl FnMut(u64) -> u64) -> Option<EntryPtr> {
         if self.len == 0 {

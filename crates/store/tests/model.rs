@@ -2,8 +2,9 @@
 
 use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
+use hypercache_store::evict::{Mode, Order, Pool, Uses};
 use hypercache_store::types::{Collection, Hash, HashOp, Held, List, ListOp, Object, Record};
-use hypercache_store::{Db, Due, EntryRef, Key, Mark, Payload, Ttl, Was};
+use hypercache_store::{Ahead, Choice, Db, Due, EntryRef, Key, Mark, Payload, Ttl, Was};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,8 @@ enum Step {
     Get { key: u16 },
     Expire { after_ms: u64, max: usize },
     Random { n: u64 },
+    Evict { n: u64, is_volatile: bool },
+    SetMode { mode: Mode },
 }
 
 /// Few keys, so that they meet; some long ones, whose lengths are kept apart.
@@ -61,6 +64,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => key().prop_map(|key| Step::Get { key }),
         1 => (1u64..3000, 1usize..200).prop_map(|(after_ms, max)| Step::Expire { after_ms, max }),
         1 => any::<u64>().prop_map(|n| Step::Random { n }),
+        2 => (any::<u64>(), any::<bool>()).prop_map(|(n, is_volatile)| Step::Evict { n, is_volatile }),
+        1 => prop_oneof![Just(Mode::Time), Just(Mode::Frequency), Just(Mode::Learned)]
+            .prop_map(|mode| Step::SetMode { mode }),
     ]
 }
 
@@ -96,6 +102,7 @@ struct Model {
 
 struct Pair {
     db: Db,
+    uses: Arc<Uses>,
     model: Model,
     hasher: KeyHasher,
     now_ms: u64,
@@ -105,8 +112,9 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let hasher = KeyHasher::new((1, 2));
-        let (db, model) = (Db::new(hasher, START_MS), Model::default());
-        Pair { db, model, hasher, now_ms: START_MS, fill: 0 }
+        let (uses, model) = (Arc::<Uses>::default(), Model::default());
+        let db = Db::with_uses(hasher, START_MS, Arc::clone(&uses), 7);
+        Pair { db, uses, model, hasher, now_ms: START_MS, fill: 0 }
     }
 
     fn key<'a>(&self, bytes: &'a [u8]) -> Key<'a> {
@@ -140,6 +148,12 @@ impl Pair {
             }
             Step::Get { key } => self.check_key(&key_bytes(key)),
             Step::Expire { after_ms, max } => self.expire(after_ms, max),
+            Step::Evict { n, is_volatile } => self.evict(n, is_volatile),
+            Step::SetMode { mode } => {
+                self.uses.set_mode(mode);
+                self.db.set_mode(mode, (self.now_ms / 1000) as u32);
+                assert_eq!(self.db.mode(), mode);
+            }
             Step::Random { n } => {
                 let mut rng = Rng::new(n);
                 let random = self.db.random(|bound| rng.below(bound));
@@ -194,7 +208,7 @@ impl Pair {
     fn push(&mut self, bytes: &[u8], count: usize) {
         let items = self.items(count);
         let key = self.key(bytes);
-        let push = self.db.edit_object(key, 4, |object| {
+        let push = self.db.edit_object(key, Some(4), |object| {
             List::of_mut(object).map(|list| {
                 items.iter().for_each(|item| list.apply(ListOp::PushBack(item)));
             })
@@ -217,7 +231,7 @@ impl Pair {
             self.db.set_object(key, Box::new(hash.into_object()), Ttl::Clear, 5);
             self.model.keys.insert(bytes.to_vec(), (Value::Hash(BTreeMap::new()), None));
         }
-        self.db.edit_object(key, 5, |object| Hash::of_mut(object).map(|hash| hash.apply(op)));
+        self.db.edit_object(key, Some(5), |object| Hash::of_mut(object).map(|hash| hash.apply(op)));
         if let Some((Value::Hash(fields), _)) = self.model.keys.get_mut(bytes) {
             fields.insert(field, deadline);
         }
@@ -234,7 +248,7 @@ impl Pair {
         fields.retain(|_, deadline| deadline.is_none_or(|at| at >= now_ms));
         let gone = before - fields.len();
         let key = self.key(bytes);
-        let removed = self.db.edit_object(key, 5, |object| {
+        let removed = self.db.edit_object(key, Some(5), |object| {
             let hash = Hash::of_mut(object).expect("as above");
             let mut due = Vec::new();
             hash.fields().each_expired(now_ms, |record| {
@@ -296,6 +310,34 @@ impl Pair {
             assert_eq!(entry.deadline(), *deadline);
             assert_eq!(entry.mark(), self.model.marks.get(bytes).copied().unwrap_or_default());
         }
+    }
+
+    /// Who is drawn is there and may go; who goes is one of them.
+    fn evict(&mut self, n: u64, is_volatile: bool) {
+        let mut rng = Rng::new(n);
+        let order = [Order::Use, Order::Deadline, Order::Random][(n % 3) as usize];
+        let choice = Choice { is_volatile, order };
+        let mut pool = Pool::default();
+        let mut ahead = Ahead::default();
+        self.db.draw(
+            choice,
+            self.now_ms,
+            &mut ahead,
+            |n| rng.below(n),
+            |score, at| pool.offer(score, at()),
+        );
+        let is_candidate =
+            |(_, deadline): &&(Value, Option<u64>)| !is_volatile || deadline.is_some();
+        let candidates = self.model.keys.values().filter(is_candidate).count();
+        assert_eq!(self.db.candidates(choice), candidates);
+        let Some((score, at)) = pool.take() else { return assert_eq!(candidates, 0) };
+        assert_eq!(at.place(), 7);
+        let gone = self.db.give_up(at, (choice, score), self.now_ms);
+        let (removed, is_expired) = gone.expect("nothing happened since it was drawn");
+        let model = self.model.keys.remove(removed.key()).expect("it was there");
+        self.model.marks.remove(removed.key());
+        assert!(!is_volatile || model.1.is_some());
+        assert_eq!(is_expired, model.1.is_some_and(|at| at < self.now_ms));
     }
 
     /// Whatever is removed was due; what is due for a tick or more is removed when there is room.

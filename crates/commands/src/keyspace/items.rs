@@ -46,6 +46,11 @@ impl Keys<'_> {
         shard.dbs.get_mut(db)?.fetch(key, is_use.then_some(seconds))
     }
 
+    /// Seconds since an item was used before.
+    pub fn idle_s(&self, before: Use) -> u32 {
+        self.keyspace.uses.idle_s(before.bits, self.now_s)
+    }
+
     /// Reads an item on behalf of a memcached client, and notes that.
     #[inline(always)]
     pub fn read_item(&mut self, key: &[u8]) -> Option<EntryRef<'_>> {

@@ -98,7 +98,6 @@ pub(super) fn expire_fields(
     now_ms: u64,
     max: usize,
 ) -> usize {
-    let Some(access) = db.get(key).map(|entry| entry.access()) else { return 0 };
     let mut expire = |hash: &mut Hash| {
         let mut due = Vec::new();
         hash.fields().each_expired(now_ms, |record| {
@@ -118,7 +117,7 @@ pub(super) fn expire_fields(
         }
         (due.len(), hash.is_empty())
     };
-    let done = db.edit_object(key, access, |object| Hash::of_mut(object).map(&mut expire));
+    let done = db.edit_object(key, None, |object| Hash::of_mut(object).map(&mut expire));
     let Some((fields, is_empty)) = done.flatten() else { return 0 };
     if is_empty && fields > 0 {
         db.remove(key).into_iter().for_each(discard);

@@ -159,7 +159,7 @@ fn hit(held: &mut Held<'_>, meta: &Meta<'_>, words: &[&[u8]], is_made: bool) {
             b'f' => reply::flag_number(out, b'f', u64::from(mark.client_flags)),
             b'h' => reply::flag_number(out, b'h', u64::from(before.is_fetched)),
             b'l' => {
-                let idle_s = keys.now_s.saturating_sub(before.access);
+                let idle_s = keys.idle_s(before);
                 reply::flag_number(out, b'l', u64::from(idle_s));
             }
             b't' => write_time(out, deadline, now_ms),
@@ -481,7 +481,7 @@ pub(super) fn debug(call: &mut Call<'_, '_>) {
     let text = used.and_then(|used| {
         let cas = keys.cas_of(key);
         let now_ms = keys.now_ms;
-        let idle_s = keys.now_s.saturating_sub(used.access);
+        let idle_s = keys.idle_s(used);
         let entry = keys.item(key)?;
         let time = entry.deadline().map_or(1, |at| seconds_left(at, now_ms));
         let fetched = if used.is_fetched { "yes" } else { "no" };

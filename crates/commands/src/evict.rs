@@ -1,0 +1,326 @@
+//! `maxmemory-policy`: which keys go when memory is full.
+//!
+//! A worker that needs room draws a few keys of a partition at random, and keeps the best candidates of
+//! earlier draws beside them ([`Pool`]). The one that is worth least goes, if it still is what it was
+//! when it was drawn. What a key is worth is the store's business ([`hypercache_store::evict`]); a policy
+//! here says which keys may go, and in which order.
+
+use crate::context::Worker;
+use crate::keyspace::{Gone, PARTITIONS, partition_and_db};
+use crate::shared::Shared;
+use crate::tracking;
+use hypercache_stdx::clock;
+use hypercache_store::evict::{Mode, Order, Pool, Score, Whereabouts};
+use hypercache_store::{Ahead, Choice};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// One value of `maxmemory-policy`.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    /// As in `redis.conf`.
+    name: &'static str,
+    /// What is kept of uses.
+    mode: Mode,
+    /// What goes; `None`: writes are refused.
+    choice: Option<Choice>,
+}
+
+const fn policy(name: &'static str, mode: Mode, is_volatile: bool, order: Order) -> Policy {
+    Policy { name, mode, choice: Some(Choice { is_volatile, order }) }
+}
+
+const POLICIES: [Policy; 9] = [
+    Policy { name: "noeviction", mode: Mode::Time, choice: None },
+    policy("adaptive", Mode::Learned, false, Order::Use),
+    policy("allkeys-lru", Mode::Time, false, Order::Use),
+    policy("allkeys-lfu", Mode::Frequency, false, Order::Use),
+    policy("allkeys-random", Mode::Time, false, Order::Random),
+    policy("volatile-lru", Mode::Time, true, Order::Use),
+    policy("volatile-lfu", Mode::Frequency, true, Order::Use),
+    policy("volatile-random", Mode::Time, true, Order::Random),
+    policy("volatile-ttl", Mode::Time, true, Order::Deadline),
+];
+
+/// The values of `maxmemory-policy`.
+pub(crate) const NAMES: [&str; POLICIES.len()] = {
+    let mut names = [""; POLICIES.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = POLICIES[i].name;
+        i += 1;
+    }
+    names
+};
+
+/// Makes a policy count.
+pub(crate) fn set_policy(shared: &Shared, name: &str) {
+    let number = NAMES.iter().position(|other| *other == name).unwrap_or_default();
+    shared.config.hot.eviction.store(number as u8, Relaxed);
+    shared.keyspace.set_mode(POLICIES[number].mode, (clock::now_ms() / 1000) as u32);
+}
+
+/// Candidates of a worker, and the number of the policy that they were drawn for.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    pool: Pool<Whereabouts>,
+    policy: u8,
+    /// Where it draws, how often still, and where in there.
+    partition: u16,
+    draws_left: usize,
+    ahead: Ahead,
+}
+
+/// Draws from a partition, at most, before another one is chosen: so what a draw reads can be asked for
+/// before.
+const DRAWS_EACH: usize = 16;
+/// For each of them the partition has so many keys: few of its keys go before those of others do.
+const KEYS_PER_DRAW: usize = 64;
+
+/// Keys evicted at most for one command, so that a limit lowered far does not stall it.
+const EVICTIONS_MAX: usize = 1024;
+/// Draws for one eviction at most.
+const DRAWS_MAX: usize = 64;
+
+/// Whether a write may go on: memory is below the limit, or could be brought there.
+#[inline]
+pub(crate) fn make_room(shared: &Shared, worker: &mut Worker) -> bool {
+    let limit = shared.config.hot.maxmemory.load(Relaxed);
+    limit == 0 || shared.bytes_used() <= limit || evict(shared, worker, limit)
+}
+
+/// Removes keys until memory is below the limit.
+#[cold]
+fn evict(shared: &Shared, worker: &mut Worker, limit: u64) -> bool {
+    let number = shared.config.hot.eviction.load(Relaxed);
+    let Some(choice) = POLICIES[number as usize % POLICIES.len()].choice else { return false };
+    if worker.candidates.policy != number {
+        worker.candidates = Candidates { policy: number, ..Candidates::default() };
+    }
+    for _ in 0..EVICTIONS_MAX {
+        if shared.bytes_used() <= limit {
+            return true;
+        }
+        if !evict_one(shared, worker, choice) {
+            return false;
+        }
+    }
+    // Still above: the write goes on, and the next one evicts further.
+    true
+}
+
+/// Removes a key; returns whether there was one that may go.
+fn evict_one(shared: &Shared, worker: &mut Worker, choice: Choice) -> bool {
+    shared.keyspace.uses.take_newcomers(|at, score| worker.candidates.pool.offer(score, at));
+    for _ in 0..DRAWS_MAX {
+        let victim = worker.candidates.pool.take();
+        let is_gone =
+            victim.is_some_and(|(score, at)| give_up(shared, worker, at, (choice, score)));
+        // What the next eviction wants is on its way while other things are done.
+        let is_any = draw(shared, worker, choice);
+        if is_gone || !is_any {
+            return is_gone;
+        }
+    }
+    false
+}
+
+/// Draws some candidates; returns whether there was anything to draw anywhere.
+fn draw(shared: &Shared, worker: &mut Worker, choice: Choice) -> bool {
+    let Worker { candidates, rng, now_ms, .. } = worker;
+    let Candidates { pool, partition: chosen, draws_left, ahead, .. } = candidates;
+    let is_new = *draws_left == 0;
+    if is_new {
+        *chosen = rng.below(PARTITIONS as u64) as u16;
+    }
+    // The next one that has something to draw.
+    let start = *chosen as usize;
+    let mut partitions = (start..start + PARTITIONS).map(|p| (p % PARTITIONS) as u16);
+    let found = partitions.find_map(|partition| {
+        // One that a long script holds is left alone.
+        let shard = shared.keyspace.lock_or_busy(partition)?;
+        let candidates = shard.draw(choice, *now_ms, (&mut *rng, &mut *ahead), pool);
+        (candidates > 0).then_some((partition, candidates))
+    });
+    let Some((partition, candidates)) = found else { return false };
+    *chosen = partition;
+    let more = (candidates / KEYS_PER_DRAW).min(DRAWS_EACH);
+    *draws_left = if is_new { more } else { *draws_left - 1 };
+    true
+}
+
+/// Gives up a key that was drawn, and has everybody told who is to know. Returns whether it went.
+fn give_up(shared: &Shared, worker: &mut Worker, at: Whereabouts, drawn: (Choice, Score)) -> bool {
+    let (partition, _) = partition_and_db(at);
+    let Some(mut shard) = shared.keyspace.lock_or_busy(partition) else { return false };
+    let Some(gone) = shard.give_up(at, drawn, worker.now_ms) else { return false };
+    if shared.config.hot.notify.load(Relaxed) != 0 {
+        shard.take_notifications(&mut |effect| crate::pubsub::notify(shared, &effect));
+    }
+    let stale = shard.take_stale();
+    shard.leave_ready(&shared.keyspace, partition);
+    worker.stats.add_bytes(shard.take_bytes_delta());
+    drop(shard);
+    tracking::tell_without_client(shared, worker, stale);
+    match gone {
+        Gone::Evicted => worker.stats.evicted_keys.add(1),
+        Gone::Expired => worker.stats.expired_keys.add(1),
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Harness;
+
+    /// A server whose memory is full with `keys` keys under a policy, of which those with a number that
+    /// is no multiple of `deadline` have a deadline.
+    fn full(policy: &str, keys: usize, deadline: usize) -> Harness {
+        let mut h = Harness::default();
+        h.worker.now_ms = clock::now_ms();
+        h.run(&format!("CONFIG SET maxmemory-policy {policy}"));
+        for n in 0..keys {
+            let line = format!("SET {} {}", key(n), "v".repeat(100));
+            let with = if n % deadline == 0 { String::new() } else { format!(" EX {}", 100 + n) };
+            assert_eq!(h.run(&(line + &with)), b"+OK\r\n");
+        }
+        limit(&mut h);
+        h
+    }
+
+    /// Key number `n`. All are of eight partitions, so that what each of these takes counts little.
+    fn key(n: usize) -> String {
+        format!("{{{}}}key:{n}", n % 8)
+    }
+
+    fn limit(h: &mut Harness) {
+        let used = h.shared.bytes_used();
+        assert_eq!(h.run(&format!("CONFIG SET maxmemory {used}")), b"+OK\r\n");
+    }
+
+    fn write(h: &mut Harness, keys: usize) {
+        for n in 0..keys {
+            let reply = h.run(&format!("SET {} {}", key(10_000 + n), "w".repeat(100)));
+            assert_eq!(reply, b"+OK\r\n", "write {n}");
+        }
+    }
+
+    fn read(h: &mut Harness, keys: std::ops::Range<usize>) {
+        keys.for_each(|n| assert_ne!(h.run(&format!("GET {}", key(n))), b""));
+    }
+
+    fn kept(h: &mut Harness, keys: impl Iterator<Item = usize>) -> usize {
+        // TYPE looks at a key without using it.
+        keys.filter(|&n| h.run(&format!("TYPE {}", key(n))) != b"+none\r\n").count()
+    }
+
+    #[test]
+    fn all_policies_keep_to_the_limit_and_to_the_account() {
+        for policy in NAMES.iter().skip(1) {
+            let mut h = full(policy, 2000, 2);
+            let limit = h.shared.config.hot.maxmemory.load(Relaxed);
+            for n in 0..600 {
+                let line = format!("SET {} {}", key(10_000 + n), "w".repeat(100));
+                assert_eq!(h.run(&line), b"+OK\r\n");
+                // Room is made before a write, which then may go beyond by what it is.
+                assert!(h.shared.bytes_used() <= limit + 8192, "{policy} at {n}");
+            }
+            assert!(h.shared.stats[0].evicted_keys.get() > 400, "{policy}");
+            let learned = h.shared.keyspace.uses.bytes() as u64;
+            assert_eq!(h.shared.bytes_used(), h.bytes_there() + learned, "{policy}");
+        }
+    }
+
+    #[test]
+    fn without_eviction_writes_are_refused() {
+        let mut h = full("noeviction", 100, 1);
+        h.run("CONFIG SET maxmemory 1");
+        assert!(h.run("SET a 1").starts_with(b"-OOM"));
+        h.run("CONFIG SET maxmemory-policy volatile-lru");
+        assert!(h.run("SET a 1").starts_with(b"-OOM"), "no key has a deadline");
+        assert_eq!(h.run("DBSIZE"), b":100\r\n");
+    }
+
+    #[test]
+    fn volatile_policies_leave_keys_without_a_deadline() {
+        for policy in ["volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"] {
+            let mut h = full(policy, 1000, 2);
+            write(&mut h, 200);
+            assert_eq!(kept(&mut h, (0..1000).step_by(2)), 500, "{policy}");
+            assert!(kept(&mut h, (1..1000).step_by(2)) < 400, "{policy}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_deadlines_go_first() {
+        let mut h = full("volatile-ttl", 1000, 2);
+        write(&mut h, 200);
+        let (near, far) = (kept(&mut h, (1..300).step_by(2)), kept(&mut h, (701..1000).step_by(2)));
+        assert!(near + 30 < far, "{near} of the nearest, {far} of the farthest");
+    }
+
+    #[test]
+    fn what_was_not_used_longest_goes_first() {
+        let mut h = full("allkeys-lru", 1000, 1);
+        h.worker.now_ms += 5000;
+        read(&mut h, 0..500);
+        assert_eq!(h.run(&format!("OBJECT IDLETIME {}", key(3))), b":0\r\n");
+        assert_eq!(h.run(&format!("OBJECT IDLETIME {}", key(800))), b":5\r\n");
+        write(&mut h, 200);
+        let (used, unused) = (kept(&mut h, 0..500), kept(&mut h, 500..1000));
+        assert!(used > 470 && unused < 330, "{used} {unused}");
+    }
+
+    #[test]
+    fn what_is_used_rarely_goes_first() {
+        let mut h = full("allkeys-lfu", 600, 1);
+        for _ in 0..12 {
+            read(&mut h, 0..300);
+        }
+        assert_eq!(h.run(&format!("OBJECT FREQ {}", key(500))), b":5\r\n");
+        let often = String::from_utf8(h.run(&format!("OBJECT FREQ {}", key(1)))).unwrap();
+        let often: u32 = often.trim().trim_start_matches(':').parse().unwrap();
+        assert!((6..=12).contains(&often), "{often}");
+        assert!(h.run(&format!("OBJECT IDLETIME {}", key(1))).starts_with(b"-ERR An LFU"));
+        write(&mut h, 100);
+        let (often, rarely) = (kept(&mut h, 0..300), kept(&mut h, 300..600));
+        assert!(often > 295 && rarely < 220, "{often} {rarely}");
+        h.worker.now_ms += 60_000 * 3;
+        assert_eq!(
+            h.run(&format!("OBJECT FREQ {}", key(10_099))),
+            b":2\r\n",
+            "it falls by one a minute"
+        );
+    }
+
+    #[test]
+    fn the_adaptive_policy_keeps_what_is_used_again() {
+        let mut h = full("adaptive", 2000, 1);
+        for round in 0..40 {
+            read(&mut h, 0..500);
+            for n in 0..200 {
+                let line = format!("SET {} {}", key(10_000 + round * 200 + n), "w".repeat(100));
+                assert_eq!(h.run(&line), b"+OK\r\n");
+            }
+        }
+        assert!(kept(&mut h, 0..500) > 480, "they are used again and again");
+    }
+
+    #[test]
+    fn idle_times_outlive_a_change_of_policy() {
+        let mut h = Harness::default();
+        h.worker.now_ms = clock::now_ms();
+        h.run("SET a 1");
+        h.worker.now_ms += 60_000;
+        h.run("SET b 1");
+        for policy in ["adaptive", "allkeys-lru", "noeviction"] {
+            h.run(&format!("CONFIG SET maxmemory-policy {policy}"));
+            h.run("SET b 2");
+            h.worker.now_ms += 7000;
+            assert_eq!(h.run("OBJECT IDLETIME b"), b":7\r\n", "{policy}");
+        }
+        let idle = String::from_utf8(h.run("OBJECT IDLETIME a")).unwrap();
+        let idle: u32 = idle.trim().trim_start_matches(':').parse().unwrap();
+        assert!((60..=90).contains(&idle), "{idle}");
+    }
+}

@@ -1,0 +1,90 @@
+//! What a partition does when memory is full. Which key goes is decided in [`crate::evict`].
+
+use super::{Keyspace, PARTITIONS, Shard, discard};
+use hypercache_journal::{Change, Effect, Event};
+use hypercache_stdx::rng::Rng;
+use hypercache_store::evict::{Mode, Pool, Score, Whereabouts};
+use hypercache_store::{Ahead, Choice};
+
+/// The number by which a database of a partition is found again.
+pub(super) fn place_of((partition, db): (u16, u8)) -> u16 {
+    partition << 4 | u16::from(db)
+}
+
+/// Partition and database of a key that was drawn.
+pub(crate) fn partition_and_db(at: Whereabouts) -> (u16, u8) {
+    (at.place() >> 4, (at.place() & 15) as u8)
+}
+
+/// How a key went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// To make room.
+    Evicted,
+    /// Because its time was past anyway.
+    Expired,
+}
+
+impl Shard {
+    /// Offers some keys that may go to a pool. Returns how many there are.
+    pub(crate) fn draw(
+        &self,
+        choice: Choice,
+        now_ms: u64,
+        (rng, ahead): (&mut Rng, &mut Ahead),
+        pool: &mut Pool<Whereabouts>,
+    ) -> usize {
+        let mut candidates = 0;
+        for (_, db) in self.dbs.iter() {
+            candidates += db.candidates(choice);
+            db.draw(
+                choice,
+                now_ms,
+                ahead,
+                |n| rng.below(n),
+                |score, at| {
+                    if pool.wants(score) {
+                        pool.offer(score, at());
+                    }
+                },
+            );
+            if let Some(worst) = pool.worst() {
+                db.expect(*worst);
+            }
+        }
+        candidates
+    }
+
+    /// Gives up a key that was drawn, unless it is worth more by now or gone.
+    pub(crate) fn give_up(
+        &mut self,
+        at: Whereabouts,
+        drawn: (Choice, Score),
+        now_ms: u64,
+    ) -> Option<Gone> {
+        let (_, number) = partition_and_db(at);
+        let (removed, is_expired) = self.dbs.get_mut(number)?.give_up(at, drawn, now_ms)?;
+        self.is_changed = true;
+        if is_expired {
+            self.history.record_expired(number, removed);
+            return Some(Gone::Expired);
+        }
+        let (key, change, event) = (removed.key(), Change::Del, Event::Evicted);
+        self.history.record(&Effect { db: number, key, change, event, is_new: false });
+        discard(removed);
+        Some(Gone::Evicted)
+    }
+}
+
+impl Keyspace {
+    /// Keeps something else of the uses of all keys from now on, as [`Mode`] says.
+    pub(crate) fn set_mode(&self, mode: Mode, now_s: u32) {
+        self.uses.set_mode(mode);
+        for partition in 0..PARTITIONS as u16 {
+            let mut shard = self.lock(partition);
+            // What was remembered of evicted keys goes.
+            shard.is_changed = true;
+            shard.dbs.iter_mut().for_each(|(_, db)| db.set_mode(mode, now_s));
+        }
+    }
+}
