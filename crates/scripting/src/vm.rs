@@ -605,7 +605,10 @@ impl Vm for LuaVm {
 
     fn keep(&mut self, script: &Arc<Script>) {
         if let Some(function) = self.fresh.take() {
-            let is_straight = straight::is_straight(&script.body);
+            let text = &script.body[script.shebang_len..];
+            let is_straight = straight::is_straight(text, |name| {
+                !matches!(self.env.raw_get(bridge::text(name)), Ok(Value::Nil))
+            });
             let compiled = Compiled { script: Arc::clone(script), function, is_straight };
             self.scripts.insert(script.digest, compiled);
         }

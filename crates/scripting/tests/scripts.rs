@@ -578,6 +578,52 @@ fn a_script_without_loops_is_told_to_end_at_its_commands() {
 
 /// Values are made without the interpreter's limit as long as they surely fit, and with it beyond.
 #[test]
+fn what_takes_long_without_a_loop_is_told_to_end() {
+    // A pattern of this kind asks at about two to the 39th places whether it fits.
+    let args: [&str; 2] = [&"a".repeat(40), &("a-".repeat(39) + "b")];
+    for script in [
+        "return ARGV[1]:find(ARGV[2])",
+        "return string.find(ARGV[1], ARGV[2])",
+        "return ARGV[1]:\u{b}find(ARGV[2])",
+        "return ARGV[1]:--\u{b}\nfind(ARGV[2])",
+    ] {
+        let mut h = harness_with(&[("busy-reply-threshold", "20")]);
+        let turn = Arc::downgrade(&h.shared.keyspace.turn);
+        h.shared.keyspace.turn.watch(Box::new(move |_| {
+            turn.upgrade().into_iter().for_each(|turn| turn.stop());
+        }));
+        let reply = eval(&mut h, script, &[], &args);
+        assert!(reply.starts_with("-ERR Script killed"), "{script}\n  gives {reply}");
+    }
+}
+
+#[test]
+fn a_script_that_hashes_much_is_killed() {
+    let mut h = harness();
+    h.run_args(["SET", "k", &"x".repeat(8 << 20)]);
+    let hashes = "h(a) ".repeat(190);
+    let script = format!("local h, a = redis.sha1hex, redis.call('GET', KEYS[1]) {hashes}");
+    let shared = Arc::clone(&h.shared);
+    let reply = beside(&shared, script.leak(), || {
+        assert_eq!(text(h.run("SCRIPT KILL")), "+OK");
+    });
+    // One that was told and ended by itself names no line.
+    assert!(reply.starts_with("-ERR Script killed"), "{reply}");
+    assert!(reply.ends_with(", on @user_script:1."), "{reply}");
+}
+
+#[test]
+fn the_text_of_an_error_is_trimmed_in_one_pass() {
+    let mut h = harness();
+    for (given, reply) in [("-MY text \t\n", "-MY text"), ("-", "-ERR"), ("  ", "-ERR")] {
+        assert_eq!(eval(&mut h, "return redis.error_reply(ARGV[1])", &[], &[given]), reply);
+    }
+    let spaces = " ".repeat(1 << 20);
+    let reply = eval(&mut h, "return redis.error_reply(ARGV[1]).err", &[], &[&(spaces + "x")]);
+    assert!(reply.starts_with("$1048577 ") && reply.ends_with(" x"), "{} bytes", reply.len());
+}
+
+#[test]
 fn memory_stays_bounded_whatever_is_given_and_answered() {
     let mut h = harness_with(&[("lua-memory-limit", "2mb")]);
     let large = "x".repeat(3 << 20);
