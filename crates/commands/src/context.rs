@@ -3,6 +3,7 @@
 use crate::blocking::Blocking;
 use crate::error::ReplyError;
 use crate::keyspace::Keys;
+use crate::migrate::Migration;
 use crate::scripts::Vm;
 use crate::session::Session;
 use crate::shared::Shared;
@@ -12,6 +13,7 @@ use crate::tracking::Broadcast;
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::Reply;
 use hypercache_stdx::{clock, rng::Rng};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The state of one worker that commands use.
@@ -33,6 +35,8 @@ pub struct Worker {
     pub lacks_room: bool,
     /// Keys that were changed in this turn and that clients want to know of by their prefix.
     pub broadcast: Broadcast,
+    /// What was sent by MIGRATE and waits for a script to end; no more than run at a time.
+    pub unsettled: VecDeque<Box<Migration>>,
 }
 
 impl Worker {
@@ -50,6 +54,7 @@ impl Worker {
             vm: None,
             lacks_room: false,
             broadcast: Broadcast::default(),
+            unsettled: VecDeque::new(),
         }
     }
 
