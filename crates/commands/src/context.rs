@@ -4,6 +4,7 @@ use crate::blocking::Blocking;
 use crate::error::ReplyError;
 use crate::evict::Candidates;
 use crate::keyspace::Keys;
+use crate::migrate::Migration;
 use crate::scripts::Vm;
 use crate::session::Session;
 use crate::shared::Shared;
@@ -13,6 +14,7 @@ use crate::tracking::Broadcast;
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::Reply;
 use hypercache_stdx::{clock, rng::Rng};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The state of one worker that commands use.
@@ -36,6 +38,8 @@ pub struct Worker {
     pub broadcast: Broadcast,
     /// Keys that may go when memory is full.
     pub candidates: Candidates,
+    /// What was sent by MIGRATE and waits for a script to end; no more than run at a time.
+    pub unsettled: VecDeque<Box<Migration>>,
 }
 
 impl Worker {
@@ -54,6 +58,7 @@ impl Worker {
             lacks_room: false,
             broadcast: Broadcast::default(),
             candidates: Candidates::default(),
+            unsettled: VecDeque::new(),
         }
     }
 

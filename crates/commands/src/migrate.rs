@@ -10,9 +10,11 @@
 //! deleted here), until it is deleted here in the very state that arrived. One that is written faster
 //! than it can be sent stays here, and the reply says so.
 //!
-//! At most [`MIGRATIONS_MAX`] run at a time; a further one is refused.
+//! At most [`MIGRATIONS_MAX`] run at a time; a further one is refused. So is one whose payloads are more
+//! than [`PAYLOADS_MAX`] together: they count as memory in use until they have arrived.
 
 use crate::blocking::{Blocking, Waiter, answer, serve_ready};
+use crate::charge::{Charge, heap};
 use crate::context::{Cx, Worker};
 use crate::dispatch::release;
 use crate::dump::payload_of;
@@ -33,6 +35,9 @@ use std::time::Duration;
 
 /// Most at a time: each has a thread and a connection.
 pub const MIGRATIONS_MAX: usize = 16;
+/// Most bytes of payloads of one command. A larger value cannot arrive anyhow: no server takes an
+/// argument of more than 512 MB, and names of keys can be shared out among commands.
+const PAYLOADS_MAX: usize = 512 * 1024 * 1024;
 /// How often a key that is written meanwhile is sent anew.
 const ROUNDS_MAX: u32 = 16;
 /// Where options begin.
@@ -70,7 +75,7 @@ pub struct Migrations {
 }
 
 /// A key on its way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Parcel {
     /// The key.
     pub key: Box<[u8]>,
@@ -82,8 +87,46 @@ pub struct Parcel {
     pub has_arrived: bool,
     /// Whether it may take another's place there.
     pub replaces: bool,
+    /// Whether it was sent before, as it was then.
+    is_again: bool,
     /// Raised when the key changes here.
     flag: WatchFlag,
+}
+
+/// What is to be done at the other server for a key.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Errand<'a> {
+    /// Nothing: its time was past before it was sent for the first time.
+    Nothing,
+    /// To delete it.
+    Delete,
+    /// To make it of this payload, with what is left of its time in ms, 0 for ever.
+    Restore(&'a [u8], u64),
+}
+
+impl Parcel {
+    /// What is to be done for it at this time, in ms since the epoch.
+    #[must_use]
+    pub fn errand(&self, now_ms: u64) -> Errand<'_> {
+        let Some(payload) = &self.payload else { return Errand::Delete };
+        match self.deadline {
+            None => Errand::Restore(payload, 0),
+            Some(at) if at >= now_ms => Errand::Restore(payload, (at - now_ms).max(1)),
+            // What is there may be older and have no end.
+            Some(_) if self.is_again => Errand::Delete,
+            Some(_) => Errand::Nothing,
+        }
+    }
+
+    fn payload_len(&self) -> usize {
+        self.payload.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Bytes that it takes.
+    fn bytes(&self) -> usize {
+        let payload = self.payload.as_ref().map_or(0, Vec::capacity);
+        size_of::<Parcel>() + heap(self.key.len()) + heap(payload)
+    }
 }
 
 /// The other server.
@@ -115,6 +158,8 @@ pub struct Migration {
     keeps: bool,
     round: u32,
     waiter: Arc<Waiter>,
+    /// Of the parcels.
+    charge: Charge,
 }
 
 impl Migration {
@@ -222,7 +267,10 @@ fn migrate(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         return Ok(());
     }
     take_place(cx)?;
-    let parcels = keys.into_iter().map(|key| pack(&mut cx.keys, key, replaces)).collect();
+    let Some(parcels) = pack_all(&mut cx.keys, &keys, replaces, PAYLOADS_MAX) else {
+        cx.shared.migrations.give_back();
+        return Err(ReplyError::Text(TOO_LARGE));
+    };
     let timeout = u64::try_from(timeout_ms).ok().filter(|ms| *ms > 0);
     let target = Target {
         host: String::from_utf8_lossy(args.get(1)).into_owned(),
@@ -249,6 +297,28 @@ fn take_place(cx: &mut Cx<'_>) -> Outcome {
     Err(ReplyError::Text(refused))
 }
 
+const TOO_LARGE: &str = "ERR the values are too large to be sent by one MIGRATE: 512 MB at most";
+
+/// The parcels of keys, unless their payloads are more than `max` together.
+fn pack_all(
+    keys: &mut Held<'_>,
+    names: &[&[u8]],
+    replaces: bool,
+    max: usize,
+) -> Option<Vec<Parcel>> {
+    let (mut parcels, mut left) = (Vec::with_capacity(names.len()), Some(max));
+    for name in names {
+        let parcel = pack(keys, name, replaces);
+        left = left.and_then(|left| left.checked_sub(parcel.payload_len()));
+        parcels.push(parcel);
+        if left.is_none() {
+            parcels.iter().for_each(|parcel| keys.unwatch(&parcel.key, &parcel.flag));
+            return None;
+        }
+    }
+    Some(parcels)
+}
+
 /// The parcel of a key, which is watched from now on.
 fn pack(keys: &mut Held<'_>, key: &[u8], replaces: bool) -> Parcel {
     let flag = WatchFlag::default();
@@ -256,15 +326,16 @@ fn pack(keys: &mut Held<'_>, key: &[u8], replaces: bool) -> Parcel {
     let entry = keys.peek(key);
     let deadline = entry.and_then(|entry| entry.deadline());
     let payload = entry.map(payload_of);
-    Parcel { key: Box::from(key), payload, deadline, has_arrived: false, replaces, flag }
+    let (key, has_arrived, is_again) = (Box::from(key), false, false);
+    Parcel { key, payload, deadline, has_arrived, replaces, is_again, flag }
 }
 
 fn begin(cx: &mut Cx<'_>, target: Target, parcels: Vec<Parcel>, keeps: bool) -> Outcome {
     cx.wait(std::iter::empty(), 0, OwnedArgs::default(), |_| {})?;
     let Some(waiter) = cx.session.blocked().map(Arc::clone) else { return Ok(()) };
-    let db = cx.keys.db;
-    let migration = Migration { target, parcels, error: None, db, keeps, round: 1, waiter };
-    cx.shared.send(migration.worker(), Message::Migrate(Box::new(migration)));
+    let (db, charge) = (cx.keys.db, Charge::new(&cx.shared.keyspace.registered));
+    let migration = Migration { target, parcels, error: None, db, keeps, round: 1, waiter, charge };
+    Box::new(migration).send(cx.shared);
     Ok(())
 }
 
@@ -283,9 +354,31 @@ impl Migrations {
     }
 }
 
-/// Goes on with keys that were sent: deletes what arrived and is still the same, has the others sent
-/// anew, and answers the client when nothing is left.
-pub fn settle(shared: &Shared, worker: &mut Worker, mut migration: Box<Migration>) {
+/// Goes on with keys that were sent. While a script has one of them for long, others are served, and it
+/// is left for [`settle_left`].
+pub fn settle(shared: &Shared, worker: &mut Worker, migration: Box<Migration>) {
+    if let Err(migration) = try_settle(shared, worker, migration) {
+        worker.unsettled.push_back(migration);
+    }
+}
+
+/// Goes on with keys that [`settle`] left, once a tick. Up to the first that has to be left again: each
+/// try waits for a moment. Those behind it come first the next time.
+pub fn settle_left(shared: &Shared, worker: &mut Worker) {
+    while let Some(migration) = worker.unsettled.pop_front() {
+        if let Err(migration) = try_settle(shared, worker, migration) {
+            return worker.unsettled.push_back(migration);
+        }
+    }
+}
+
+/// Deletes what arrived and is still the same, has the others sent anew, and answers the client when
+/// nothing is left; or gives all back because a script has one of the keys for long.
+fn try_settle(
+    shared: &Shared,
+    worker: &mut Worker,
+    mut migration: Box<Migration>,
+) -> Result<(), Box<Migration>> {
     let waiter = Arc::clone(&migration.waiter);
     let mut session = Session::new(Arc::clone(waiter.client()), true);
     let mut scratch = Output::default();
@@ -297,12 +390,12 @@ pub fn settle(shared: &Shared, worker: &mut Worker, mut migration: Box<Migration
     let parcels = std::mem::take(&mut migration.parcels);
     let mut partitions = parcels.iter().map(|parcel| partition_of(&parcel.key)).collect();
     if !cx.keys.hold_many(&mut partitions) {
-        // A script has them for long; others are served until it ends.
         migration.parcels = parcels;
-        return shared.send(migration.worker(), Message::Migrated(migration));
+        return Err(migration);
     }
-    let again = parcels.into_iter().filter_map(|parcel| migration.settle(&mut cx.keys, &parcel));
-    let again: Vec<Parcel> = again.collect();
+    let mut left = PAYLOADS_MAX;
+    let settle = |parcel| migration.settle(&mut cx.keys, &parcel, &mut left);
+    let again: Vec<Parcel> = parcels.into_iter().filter_map(settle).collect();
     if cx.keys.has_ready() {
         // What is not served now is by a later turn.
         let _is_served = serve_ready(&mut cx);
@@ -313,18 +406,27 @@ pub fn settle(shared: &Shared, worker: &mut Worker, mut migration: Box<Migration
     if !again.is_empty() {
         migration.parcels = again;
         migration.round += 1;
-        return shared.send(migration.worker(), Message::Migrate(migration));
+        migration.send(shared);
+        return Ok(());
     }
     shared.migrations.give_back();
     answer(shared, &waiter, |reply| match &migration.error {
         Some(text) => reply.error(text),
         None => reply.ok(),
     });
+    Ok(())
 }
 
 impl Migration {
-    /// Ends the way of a parcel. Returns what is to be sent because the key changed meanwhile.
-    fn settle(&mut self, keys: &mut Held<'_>, parcel: &Parcel) -> Option<Parcel> {
+    /// Has the parcels sent. What they take counts until the keys are settled.
+    fn send(mut self: Box<Self>, shared: &Shared) {
+        self.charge.set(self.parcels.iter().map(Parcel::bytes).sum());
+        shared.send(self.worker(), Message::Migrate(self));
+    }
+
+    /// Ends the way of a parcel. Returns what is to be sent because the key changed meanwhile, if its
+    /// payload is among the bytes that are left.
+    fn settle(&mut self, keys: &mut Held<'_>, parcel: &Parcel, left: &mut usize) -> Option<Parcel> {
         keys.unwatch(&parcel.key, &parcel.flag);
         if !parcel.has_arrived || self.keeps {
             return None;
@@ -339,13 +441,21 @@ impl Migration {
             self.error.get_or_insert_with(|| text.to_vec());
             return None;
         }
-        Some(pack(keys, &parcel.key, true))
+        let parcel = Parcel { is_again: true, ..pack(keys, &parcel.key, true) };
+        if let Some(rest) = left.checked_sub(parcel.payload_len()) {
+            *left = rest;
+            return Some(parcel);
+        }
+        keys.unwatch(&parcel.key, &parcel.flag);
+        self.error.get_or_insert_with(|| TOO_LARGE.as_bytes().to_vec());
+        None
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Harness;
 
     fn keys(line: &str) -> Vec<usize> {
         let mut found = Vec::new();
@@ -362,6 +472,46 @@ mod tests {
         assert_eq!(keys("MIGRATE h 1  0 9 AUTH keys KEYS a"), [9]);
         assert_eq!(keys("MIGRATE h 1  0 9 AUTH2 keys keys KEYS a"), [10]);
         assert_eq!(keys("MIGRATE h 1  0 9 what KEYS a"), [3]);
+    }
+
+    fn parcel(payload: Option<&[u8]>, deadline: Option<u64>, is_again: bool) -> Parcel {
+        let payload = payload.map(<[u8]>::to_vec);
+        Parcel { payload, deadline, is_again, ..Parcel::default() }
+    }
+
+    #[test]
+    fn one_whose_time_is_past_does_not_stay_where_it_arrived_before() {
+        let errands = [
+            (parcel(Some(b"v"), None, false), Errand::Restore(b"v", 0)),
+            (parcel(Some(b"v"), Some(105), false), Errand::Restore(b"v", 5)),
+            (parcel(Some(b"v"), Some(100), true), Errand::Restore(b"v", 1)),
+            (parcel(Some(b"v"), Some(99), false), Errand::Nothing),
+            (parcel(Some(b"v"), Some(99), true), Errand::Delete),
+            (parcel(None, None, true), Errand::Delete),
+        ];
+        for (parcel, errand) in errands {
+            assert_eq!(parcel.errand(100), errand, "{parcel:?}");
+        }
+    }
+
+    #[test]
+    fn payloads_are_bounded_together() {
+        let mut harness = Harness::default();
+        harness.run("MSET a 12345678901234567890x b 12345678901234567890x");
+        let shared = &harness.shared;
+        let mut keys = Held::new(&shared.keyspace, &shared.stats[0], 0, 0);
+        assert!(keys.hold_all());
+        let names = [&b"a"[..], b"b"];
+        let mut pack = |max| pack_all(&mut keys, &names, false, max);
+        let payloads = |parcels: &[Parcel]| parcels.iter().map(Parcel::payload_len).sum::<usize>();
+        let watches = || shared.keyspace.registered.bytes();
+        let before = watches();
+        assert!(pack(65).is_none() && pack(0).is_none());
+        assert_eq!(watches(), before, "it is watched no longer");
+        let parcels = pack(66).expect("two times 21 bytes with a type, a length and a footer");
+        assert_eq!(payloads(&parcels), 66);
+        assert!(parcels.iter().all(|parcel| parcel.bytes() >= 33 + 1 + size_of::<Parcel>()));
+        assert!(watches() > before);
     }
 
     #[test]

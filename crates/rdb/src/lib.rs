@@ -5,7 +5,7 @@
 //! `sanitize-dump-payload yes`: a length is compared with what is there before memory is taken for it,
 //! an inner encoding must be sound to its last byte, what must be distinct is, and counters fit what
 //! they count. What a value takes in memory is a small multiple of its bytes, unpacked where these are
-//! packed with LZF, which makes at most 88 bytes of one.
+//! packed with LZF; all of them together unpack to a bounded multiple of the payload.
 //!
 //! **Written** is the simplest encoding of each type; strings are not packed. A payload says version 10
 //! (Redis 7.0), unless it holds a hash with deadlines, which Redis knows since version 12 (7.4).

@@ -344,13 +344,16 @@ fn values_that_contradict_themselves_are_refused() {
     assert_eq!(read(b"\x1a\x00").err(), Some(Refused::UnknownType));
 }
 
-/// A payload of a few bytes whose entries share a long field name.
-fn shared_name(name: &[u8], entries: usize) -> Vec<u8> {
+/// A payload of a few bytes whose entries share a long field name, deleted ones first.
+fn shared_name(name: &[u8], deleted: usize, entries: usize) -> Vec<u8> {
     use hypercache_store::types::Item;
     let mut node = listpack::Builder::new();
-    [entries as i64, 0, 1].into_iter().for_each(|n| node.push(Item::Int(n)));
+    [entries as i64, deleted as i64, 1].into_iter().for_each(|n| node.push(Item::Int(n)));
     node.push(Item::Bytes(name));
     node.push(Item::Int(0));
+    for _ in 0..deleted {
+        [3, 0, 0, 7, 4].into_iter().for_each(|n| node.push(Item::Int(n)));
+    }
     for n in 0..entries {
         [2, 0, n as i64, 7, 4].into_iter().for_each(|n| node.push(Item::Int(n)));
     }
@@ -366,12 +369,26 @@ fn shared_name(name: &[u8], entries: usize) -> Vec<u8> {
 
 #[test]
 fn a_stream_takes_no_more_than_a_small_multiple_of_its_bytes() {
-    let small = object_of(&shared_name(b"a name", 2000));
+    let small = object_of(&shared_name(b"a name", 0, 2000));
     let Object::Stream(small) = small else { panic!("{small:?}") };
     assert_eq!((small.len(), small.last_id()), (2000, StreamId { ms: 1, seq: 1999 }));
     // Here a block holds it for the few entries after it only, so it would be kept a thousand times.
-    let content = shared_name(&vec![b'n'; 100_000], 2000);
+    let content = shared_name(&vec![b'n'; 100_000], 0, 2000);
     assert_eq!(read(&content).err(), Some(Refused::Damaged));
+}
+
+#[test]
+fn names_that_entries_share_are_copied_within_bounds() {
+    // A node that Redis makes if it is not told otherwise, with the longest name for all its entries.
+    let longest = shared_name(&[b'n'; 3000], 0, 100);
+    assert!(read(&longest).is_ok());
+    // Memory would not tell: a block has the name once.
+    let content = shared_name(&[b'n'; 600], 0, 10_000);
+    assert_eq!(read(&content).err(), Some(Refused::Damaged));
+    // Nothing is copied for what is deleted: it would be terabytes.
+    let name = vec![b'n'; 10_000_000];
+    let Object::Stream(stream) = object_of(&shared_name(&name, 400_000, 1)) else { panic!() };
+    assert_eq!(stream.len(), 1);
 }
 
 #[test]

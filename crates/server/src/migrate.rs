@@ -4,10 +4,10 @@
 //! key is told to the worker of the client, which does the rest.
 
 use hypercache_commands::Shared;
-use hypercache_commands::migrate::{Migration, Parcel, Target, UNREACHABLE};
+use hypercache_commands::migrate::{Errand, Migration, Parcel, Target, UNREACHABLE};
 use hypercache_commands::shared::Message;
 use hypercache_stdx::clock;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::{Arc, mpsc};
 
@@ -57,9 +57,11 @@ const READING: &str = "IOERR error or timeout reading to target instance";
 fn send_all(target: &Target, parcels: &mut [Parcel]) -> Result<Option<String>, &'static str> {
     let stream = connect(target)?;
     let mut replies = BufReader::new(&stream);
-    let mut request = Vec::new();
-    for _ in 0..put_preface(target, &mut request) {
-        (&stream).write_all(&std::mem::take(&mut request)).map_err(|_| WRITING)?;
+    // What is longer than its buffer goes out as it is, without a copy.
+    let mut requests = BufWriter::new(&stream);
+    let preface = put_preface(target, &mut requests).map_err(|_| WRITING)?;
+    requests.flush().map_err(|_| WRITING)?;
+    for _ in 0..preface {
         // Without the password or in another database the keys would be lost.
         if let Some(error) = read_reply(&mut replies)? {
             return Ok(Some(error));
@@ -69,11 +71,11 @@ fn send_all(target: &Target, parcels: &mut [Parcel]) -> Result<Option<String>, &
     for window in parcels.chunks_mut(WINDOW) {
         let mut sent = Vec::new();
         for parcel in window {
-            if put_parcel(&mut request, parcel) {
+            if put_parcel(&mut requests, parcel).map_err(|_| WRITING)? {
                 sent.push(parcel);
             }
         }
-        (&stream).write_all(&std::mem::take(&mut request)).map_err(|_| WRITING)?;
+        requests.flush().map_err(|_| WRITING)?;
         for parcel in sent {
             match read_reply(&mut replies)? {
                 None => parcel.has_arrived = true,
@@ -107,45 +109,41 @@ fn prepare(stream: &TcpStream, target: &Target) -> std::io::Result<()> {
     stream.set_write_timeout(Some(target.timeout))
 }
 
-/// Adds what comes before the keys; returns how many replies there will be.
-fn put_preface(target: &Target, request: &mut Vec<u8>) -> usize {
+/// Writes what comes before the keys; returns how many replies there will be.
+fn put_preface(target: &Target, requests: &mut impl Write) -> io::Result<usize> {
     let mut count = 1;
     if !target.auth.is_empty() {
         let words = target.auth.iter().map(|word| &word[..]);
         let words: Vec<&[u8]> = std::iter::once(&b"AUTH"[..]).chain(words).collect();
-        put_command(request, &words);
+        put_command(requests, &words)?;
         count += 1;
     }
-    put_command(request, &[b"SELECT", target.db.to_string().as_bytes()]);
-    count
+    put_command(requests, &[b"SELECT", target.db.to_string().as_bytes()])?;
+    Ok(count)
 }
 
-/// Adds the command for a parcel; returns whether there is one: not when its time is past.
-fn put_parcel(request: &mut Vec<u8>, parcel: &Parcel) -> bool {
-    let Some(payload) = &parcel.payload else {
-        put_command(request, &[b"DEL", &parcel.key]);
-        return true;
-    };
-    // What is left of its time, 0 for ever.
-    let ttl = match parcel.deadline {
-        None => Some(0),
-        Some(at) => at.checked_sub(clock::now_ms()).map(|left| left.max(1)),
-    };
-    if let Some(ttl) = ttl {
-        let ttl = ttl.to_string();
-        let words = [&b"RESTORE"[..], &parcel.key, ttl.as_bytes(), payload, b"REPLACE"];
-        put_command(request, &words[..if parcel.replaces { 5 } else { 4 }]);
+/// Writes the command for a parcel; returns whether there is one.
+fn put_parcel(requests: &mut impl Write, parcel: &Parcel) -> io::Result<bool> {
+    match parcel.errand(clock::now_ms()) {
+        Errand::Nothing => return Ok(false),
+        Errand::Delete => put_command(requests, &[b"DEL", &parcel.key])?,
+        Errand::Restore(payload, ttl_ms) => {
+            let ttl = ttl_ms.to_string();
+            let words = [&b"RESTORE"[..], &parcel.key, ttl.as_bytes(), payload, b"REPLACE"];
+            put_command(requests, &words[..if parcel.replaces { 5 } else { 4 }])?;
+        }
     }
-    ttl.is_some()
+    Ok(true)
 }
 
-fn put_command(request: &mut Vec<u8>, words: &[&[u8]]) {
-    request.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+fn put_command(requests: &mut impl Write, words: &[&[u8]]) -> io::Result<()> {
+    write!(requests, "*{}\r\n", words.len())?;
     for word in words {
-        request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-        request.extend_from_slice(word);
-        request.extend_from_slice(b"\r\n");
+        write!(requests, "${}\r\n", word.len())?;
+        requests.write_all(word)?;
+        requests.write_all(b"\r\n")?;
     }
+    Ok(())
 }
 
 /// Reads the reply to one command, a single line; answers the error, if it is one.

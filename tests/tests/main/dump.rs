@@ -2,7 +2,9 @@
 //! encoding, and by MIGRATE.
 
 use hypercache_tests::{Frame, Server, Wire, is_installed, mono_ms, request, skipped, wait_for};
+use std::io::Write;
 use std::net::TcpListener;
+use std::time::Duration;
 
 /// This server and Redis, unless that is not there.
 fn both() -> Option<(Server, Server)> {
@@ -288,4 +290,51 @@ fn what_is_written_during_a_move_is_moved_or_stays() {
     let left = call(&mut mover, "GET n");
     let left = left.bulk().map_or(0, |_| left.text().parse::<i64>().expect("a number"));
     assert_eq!(moved + left, 2000);
+}
+
+/// What is on its way counts as memory in use, and a large value goes in one piece with small ones.
+#[test]
+fn large_values_are_moved_and_count_until_they_are() {
+    let (here, there) = (Server::start(&[]), Server::start(&[]));
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("an address").port();
+    let (mut mover, mut target) = (here.wire(), there.wire());
+    let large = vec![b'x'; 8 << 20];
+    assert_eq!(mover.call(&[&b"SET"[..], b"large", &large]).text(), "OK");
+    fill(&mut mover, "MSET", (0..600).map(|i| format!("k{i}")));
+    let before = here.info_number("used_memory");
+    mover.send(&request(&["MIGRATE", "127.0.0.1", &port.to_string(), "large", "0", "1500"]));
+    wait_for("a client that waits", || (here.info_number("blocked_clients") == 1).then_some(()));
+    assert!(here.info_number("used_memory") >= before + large.len() as u64);
+    assert_eq!(mover.read().kind(), b'-');
+    assert!(here.info_number("used_memory") < before + (1 << 20));
+    let names: String = (0..600).step_by(2).map(|i| format!(" k{i}")).collect();
+    let migrate = format!("MIGRATE 127.0.0.1 {}  0 9000 KEYS large{names}", there.port);
+    assert_eq!(call(&mut mover, &migrate).text(), "OK");
+    assert_eq!(call(&mut mover, "DBSIZE").text(), "0");
+    assert_eq!(call(&mut target, "DBSIZE").text(), "301");
+    assert_eq!(call(&mut target, "GET large").bulk(), Some(&large[..]));
+}
+
+/// A key that arrived while a script has it is deleted when the script ends.
+#[test]
+fn a_move_ends_when_the_script_does_that_has_its_key() {
+    let target = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = target.local_addr().expect("an address").port();
+    let server = Server::start(&["--busy-reply-threshold", "20"]);
+    let (mut client, mut script, mut other) = (server.wire(), server.wire(), server.wire());
+    call(&mut client, "SET a 1");
+    client.send(&request(&["MIGRATE", "127.0.0.1", &port.to_string(), "a", "0", "9000"]));
+    let (mut peer, _) = target.accept().expect("a connection");
+    let endless = "redis.call('GET', KEYS[1]) while true do end";
+    script.send(&request(&["EVAL", endless, "1", "a"]));
+    wait_for("a busy script", || {
+        call(&mut other, "GET a").text().starts_with("BUSY").then_some(())
+    });
+    // To SELECT and RESTORE.
+    peer.write_all(b"+OK\r\n+OK\r\n").expect("it reads");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(call(&mut other, "SCRIPT KILL").text(), "OK");
+    assert_eq!(client.read().text(), "OK");
+    assert_eq!(call(&mut other, "EXISTS a").text(), "0");
 }

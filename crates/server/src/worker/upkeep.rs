@@ -6,7 +6,7 @@ use hypercache_commands::blocking::{TimedOut, serve_unserved, time_out};
 use hypercache_commands::client::{Client, ClientFlags};
 use hypercache_commands::keyspace::PARTITIONS;
 use hypercache_commands::leftover::clear_some;
-use hypercache_commands::migrate::settle;
+use hypercache_commands::migrate::{settle, settle_left};
 use hypercache_commands::pubsub::write_push;
 use hypercache_commands::shared::Message;
 use hypercache_commands::tracking::{self, write_notice};
@@ -171,6 +171,7 @@ impl<D: Driver> Worker<D> {
         if is_over && pause.compare_exchange(until, 0, Relaxed, Relaxed).is_ok() {
             self.shared.resume_all();
         }
+        settle_left(&self.shared, &mut self.commands);
         self.close_overdue(now_ms);
     }
 
