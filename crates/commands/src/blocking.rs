@@ -439,14 +439,16 @@ fn send(shared: &Shared, waiter: &Waiter, reply: Box<Output>) {
     shared.send(worker, Message::Unblock { client, number, reply });
 }
 
-/// Keys that a wait is taken from at once when it ends; of further ones it is later on.
+/// Keys that a wait is taken from at once when it ends; of further ones it is later on, while there is
+/// room.
 const FORGET_MAX: usize = 64;
 
 /// Removes a wait that was ended from all lists, as far as `remove` can for a key.
 fn forget(shared: &Shared, waiter: &Arc<Waiter>, mut remove: impl FnMut(&[u8]) -> bool) {
     let keys = (0..).zip(&waiter.keys);
+    let max = if shared.leftovers.is_full() { usize::MAX } else { FORGET_MAX };
     let left: VecDeque<u32> =
-        keys.filter(|(i, key)| *i as usize >= FORGET_MAX || !remove(key)).map(|(i, _)| i).collect();
+        keys.filter(|(i, key)| *i as usize >= max || !remove(key)).map(|(i, _)| i).collect();
     if !left.is_empty() {
         shared.leftovers.add(Leftover::Wait { waiter: Arc::clone(waiter), left });
     }

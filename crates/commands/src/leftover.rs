@@ -6,8 +6,11 @@
 //! much for once, comes here, and each turn of each worker removes some. Until then it does no harm: a
 //! wait that was ended is passed over, and a flag that nobody looks at may be raised.
 //!
-//! Bounded: while a partition is held nobody can register with it, so there is at most one wait and
-//! one set of watched keys per client, which took the same memory before.
+//! Bounded: above [`KEYS_MAX`] keys nothing comes here but what is held ([`Leftovers::is_full`]), and
+//! while a partition is held nobody can register with it. So there is that many, and what one client
+//! per worker had registered when there was room yet, and per client at most one wait and one set of
+//! watched keys in partitions that are held; all that took the same memory before. Who comes when
+//! there is no room works as long as it did to register.
 
 use crate::blocking::Waiter;
 use crate::charge::Charge;
@@ -42,10 +45,20 @@ pub(crate) enum Leftover {
 
 /// Keys that one turn tries to remove at most.
 const KEYS_PER_TURN: usize = 256;
+/// With more keys than this who ends a wait or watches no longer removes all that is free itself.
+const KEYS_MAX: usize = 16 * 1024;
 
 impl Leftover {
-    /// Tries to remove up to `max` keys. Returns how many were tried, and whether some are left.
-    fn clear(&mut self, shared: &Shared, max: usize) -> (usize, bool) {
+    /// How many keys are left.
+    fn keys(&self) -> usize {
+        match self {
+            Leftover::Wait { left, .. } => left.len(),
+            Leftover::Watch { left, .. } => left.len(),
+        }
+    }
+
+    /// Tries to remove up to `max` keys. Returns how many were tried.
+    fn clear(&mut self, shared: &Shared, max: usize) -> usize {
         let lock = |key: &[u8]| shared.keyspace.try_lock(partition_of(key));
         match self {
             Leftover::Wait { waiter, left } => {
@@ -63,12 +76,9 @@ impl Leftover {
     }
 }
 
-/// Gives up to `max` items to `remove`, and keeps at the end those that it could not do.
-fn try_some<T>(
-    items: &mut VecDeque<T>,
-    max: usize,
-    mut remove: impl FnMut(&T) -> bool,
-) -> (usize, bool) {
+/// Gives up to `max` items to `remove`, and keeps at the end those that it could not do. Returns how
+/// many it gave.
+fn try_some<T>(items: &mut VecDeque<T>, max: usize, mut remove: impl FnMut(&T) -> bool) -> usize {
     let count = items.len().min(max);
     for _ in 0..count {
         let Some(item) = items.pop_front() else { break };
@@ -76,7 +86,7 @@ fn try_some<T>(
             items.push_back(item);
         }
     }
-    (count, !items.is_empty())
+    count
 }
 
 /// See the module's text.
@@ -84,6 +94,8 @@ fn try_some<T>(
 pub struct Leftovers {
     list: Mutex<VecDeque<Leftover>>,
     len: AtomicUsize,
+    /// Keys of all.
+    keys: AtomicUsize,
 }
 
 impl Leftovers {
@@ -101,8 +113,20 @@ impl Leftovers {
         self.len() == 0
     }
 
+    /// How many keys are left in all.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.keys.load(Relaxed)
+    }
+
+    /// Whether only what is held may be left.
+    pub(crate) fn is_full(&self) -> bool {
+        self.keys() > KEYS_MAX
+    }
+
     pub(crate) fn add(&self, leftover: Leftover) {
         let mut list = self.list.lock();
+        self.keys.fetch_add(leftover.keys(), Relaxed);
         list.push_back(leftover);
         self.len.store(list.len(), Relaxed);
     }
@@ -110,31 +134,34 @@ impl Leftovers {
     fn take(&self) -> Option<Leftover> {
         let mut list = self.list.lock();
         let first = list.pop_front();
+        self.keys.fetch_sub(first.as_ref().map_or(0, Leftover::keys), Relaxed);
         self.len.store(list.len(), Relaxed);
         first
     }
 }
 
-/// Removes some leftovers. Once a turn of each worker; no lock is held.
+/// Removes some leftovers. Once a turn of each worker; no lock is held. Returns whether it is worth
+/// while to go on at once: some were removed, and others are left.
 #[inline]
-pub fn clear_some(shared: &Shared) {
-    if !shared.leftovers.is_empty() {
-        clear(shared);
-    }
+pub fn clear_some(shared: &Shared) -> bool {
+    !shared.leftovers.is_empty() && clear(shared)
 }
 
 #[cold]
-fn clear(shared: &Shared) {
-    let mut left = KEYS_PER_TURN;
+fn clear(shared: &Shared) -> bool {
+    let (mut max, mut removed) = (KEYS_PER_TURN, 0);
     for _ in 0..shared.leftovers.len() {
-        if left == 0 {
-            return;
+        if max == 0 {
+            break;
         }
-        let Some(mut leftover) = shared.leftovers.take() else { return };
-        let (tried, is_some) = leftover.clear(shared, left);
-        left = left.saturating_sub(tried);
-        if is_some {
+        let Some(mut leftover) = shared.leftovers.take() else { break };
+        let before = leftover.keys();
+        max -= leftover.clear(shared, max);
+        let left = leftover.keys();
+        removed += before - left;
+        if left > 0 {
             shared.leftovers.add(leftover);
         }
     }
+    removed > 0 && !shared.leftovers.is_empty()
 }

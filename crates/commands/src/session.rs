@@ -82,7 +82,7 @@ impl Watch {
     }
 }
 
-/// Keys that are no longer watched at once; of further ones it is later on.
+/// Keys that are no longer watched at once; of further ones it is later on, while there is room.
 const UNWATCH_MAX: usize = 256;
 
 /// Subscriptions of a connection.
@@ -276,10 +276,10 @@ impl Session {
         self.client.set_flag(ClientFlags::DIRTY, false);
         let Watch { flag, keys, charge, .. } = *watch;
         let mut left = VecDeque::new();
+        let max = if shared.leftovers.is_full() { usize::MAX } else { UNWATCH_MAX };
         for (n, (db, key)) in keys.into_keys().enumerate() {
-            let partition = crate::keyspace::partition_of(&key);
-            let may_now = n < UNWATCH_MAX;
-            match shared.keyspace.try_lock(partition).filter(|_| may_now) {
+            let lock = || shared.keyspace.try_lock(crate::keyspace::partition_of(&key));
+            match (n < max).then(lock).flatten() {
                 Some(mut shard) => shard.history.unwatch(db, &key, &flag),
                 None => left.push_back((db, key)),
             }

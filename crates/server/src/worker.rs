@@ -206,6 +206,8 @@ pub(crate) struct Worker<D: Driver> {
     again: Vec<Token>,
     /// Paused clients go on with the next turn's requests.
     is_resuming: bool,
+    /// Whether catching up is to go on at once.
+    is_behind: bool,
     #[allow(clippy::vec_box, reason = "outputs travel between here and the back end boxed")]
     pool: Vec<Box<Output>>,
     /// When the last turn ended, on the clock of `next_tick_ms`.
@@ -238,6 +240,7 @@ impl<D: Driver> Worker<D> {
             dirty: Vec::new(),
             again: Vec::new(),
             is_resuming: false,
+            is_behind: false,
             pool: Vec::new(),
             turn_ended_ms: 0,
             timeouts: BTreeSet::new(),
@@ -299,8 +302,13 @@ impl<D: Driver> Worker<D> {
     }
 
     fn wait_time(&self) -> Duration {
-        if self.expiring.is_some() || self.is_resuming || !self.again.is_empty() {
+        let is_busy = self.expiring.is_some() || self.is_resuming || self.is_behind;
+        if is_busy || !self.again.is_empty() {
             return Duration::ZERO;
+        }
+        // What there is to catch up with was held: whoever holds it wakes nobody when it is free.
+        if !self.shared.leftovers.is_empty() || self.shared.keyspace.has_unserved() {
+            return Duration::from_millis(1);
         }
         let timeout = self.timeouts.first().map_or(u64::MAX, |(at, ..)| *at);
         let left_ms = self.next_tick_ms.min(timeout).saturating_sub(self.turn_ended_ms);

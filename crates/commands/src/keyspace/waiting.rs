@@ -22,6 +22,14 @@ pub(super) struct Unserved {
 type Aside = Vec<(u16, VecDeque<Ready>)>;
 
 impl Keyspace {
+    /// Whether clients were left unserved that wait for keys that are ready. No partition that is being
+    /// tried at this moment counts: who tries it knows of it again afterwards.
+    #[inline]
+    #[must_use]
+    pub fn has_unserved(&self) -> bool {
+        self.unserved.is_some.load(Relaxed)
+    }
+
     /// Notes that clients wait for a key of a partition that is ready, and were not served.
     #[cold]
     pub(crate) fn leave_unserved(&self, partition: u16) {

@@ -111,7 +111,7 @@ impl<D: Driver> Worker<D> {
     /// Does what could not be done, or was too much, in another's place or another time.
     pub(super) fn catch_up(&mut self) {
         serve_unserved(&self.shared, &mut self.commands);
-        clear_some(&self.shared);
+        self.is_behind = clear_some(&self.shared);
     }
 
     fn write_to(&mut self, client: &Client, write: impl FnOnce(Version, &mut Output)) {
