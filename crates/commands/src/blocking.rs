@@ -533,3 +533,55 @@ impl Session {
         self.make_cold().blocked.take()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::Mailbox;
+    use crate::testing::Harness;
+    use crate::turn;
+
+    /// Has another client run a command, and answers its reply.
+    fn run_as(h: &mut Harness, session: &mut Session, command: &str) -> Vec<u8> {
+        std::mem::swap(&mut h.session, session);
+        let reply = h.run(command);
+        std::mem::swap(&mut h.session, session);
+        reply
+    }
+
+    #[test]
+    fn what_is_served_is_told_though_the_command_is_refused() {
+        let mut h = Harness::default();
+        assert!(h.shared.mailboxes.set(vec![Mailbox::new(Box::new(|| {}))]).is_ok(), "set once");
+        let mut clients: Vec<Session> = (0..4).map(|_| Harness::connect(&h.shared)).collect();
+        for (client, command) in clients.iter_mut().zip([
+            "BLMOVE s t LEFT LEFT 0",
+            "BLPOP s 0",
+            "BLMOVE s t LEFT LEFT 0",
+            "HELLO 3",
+        ]) {
+            run_as(&mut h, client, command);
+        }
+        run_as(&mut h, &mut clients[3], "CLIENT TRACKING ON BCAST");
+
+        let shared = Arc::clone(&h.shared);
+        let mut script = Keys::new(&shared.keyspace, &shared.stats[0], 0, 0);
+        assert!(script.take_turn() && script.hold_many(&mut vec![partition_of(b"t")]));
+        shared.keyspace.turn.begin(turn::Kind::Script, 0, None);
+        shared.keyspace.turn.note_busy(0, 0);
+        assert_eq!(h.run("RPUSH s 1 2"), b":2\r\n");
+        clients[0].close(&shared);
+        crate::tracking::broadcast(&shared, &mut h.worker);
+        let mailbox = &shared.mailboxes.get().expect("they were set")[0];
+        mailbox.take();
+
+        assert!(h.run("GET {s}").starts_with(b"-BUSY"), "the second who moves is first now");
+        crate::tracking::broadcast(&shared, &mut h.worker);
+        let told = mailbox.take();
+        let is_told = |is: fn(&Message) -> bool| told.iter().any(is);
+        assert!(is_told(|message| matches!(message, Message::Unblock { .. })));
+        assert!(is_told(|message| matches!(message, Message::Invalidate { .. })));
+        shared.keyspace.turn.end();
+        script.release(None);
+    }
+}

@@ -240,7 +240,9 @@ impl<'a> Executor<'a> {
             return refuse_busy(&mut self.cx, entry);
         }
         if self.cx.keys.is_one_unserved() && !serve_ready(&mut self.cx) {
-            return refuse_busy(&mut self.cx, entry);
+            refuse_busy(&mut self.cx, entry);
+            // Some may have been served before.
+            return tracking::tell_stale(&mut self.cx);
         }
         let failed = run(&mut self.cx, args);
         if self.cx.keys.is_one_alone() {

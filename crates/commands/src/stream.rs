@@ -398,6 +398,10 @@ fn trim_stream(stream: &mut Editor<'_, Stream>, trim: Trim) -> u64 {
     count
 }
 
+/// A trimming ends after this many entries that some group waits for: while a consumer is stuck every
+/// XADD would look at the whole stream otherwise.
+const SPARED_MAX: usize = 10_000;
+
 /// Removes the first entries that all groups have dealt with, and leaves those between them.
 fn trim_done(stream: &mut Editor<'_, Stream>, trim: Trim) -> u64 {
     let limit = if trim.limit > 0 { trim.limit } else { u64::MAX };
@@ -414,7 +418,13 @@ fn trim_done(stream: &mut Editor<'_, Stream>, trim: Trim) -> u64 {
     };
     let ids = stream.range(StreamId::MIN, StreamId::MAX).map(|entry| entry.id);
     let old = ids.take(looked_at).take_while(|id| is_old(*id));
-    let done = old.filter(|id| stream_delete::is_done(stream, *id));
+    let mut spared = 0;
+    let judged =
+        old.map(|id| (id, stream_delete::is_done(stream, id))).take_while(|(_, is_done)| {
+            spared += usize::from(!is_done);
+            spared <= SPARED_MAX
+        });
+    let done = judged.filter_map(|(id, is_done)| is_done.then_some(id));
     let done: Vec<StreamId> = done.take(most.min(limit) as usize).collect();
     // Trimming is no deletion that XINFO tells of.
     let max_deleted_id = stream.max_deleted_id();

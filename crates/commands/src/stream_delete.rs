@@ -292,6 +292,24 @@ mod tests {
     }
 
     #[test]
+    fn trimming_does_not_look_past_many_that_groups_wait_for() {
+        let mut h = Harness::default();
+        (1..=10_002).for_each(|n| drop(h.run(&format!("XADD x {n}-0 a 1"))));
+        h.run("XGROUP CREATE x g 0");
+        h.run("XREADGROUP GROUP g c STREAMS x >");
+        check(
+            &mut h,
+            &[
+                ("XACK x g 10002-0", ":1"),
+                ("XTRIM x MAXLEN 0 ACKED", ":0"),
+                ("XACK x g 1-0", ":1"),
+                ("XTRIM x MAXLEN 0 ACKED", ":2"),
+                ("XLEN x", ":10000"),
+            ],
+        );
+    }
+
+    #[test]
     fn counts_are_checked() {
         check(
             &mut shared_stream(),
