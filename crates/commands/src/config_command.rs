@@ -120,9 +120,21 @@ fn set(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     Err(ReplyError::Written)
 }
 
-/// Changes the settings, and the partitions' logs where these ask for it: under the locks that a
-/// transaction holds, or each partition's own.
+/// Changes the settings, and what the partitions do of logs and of the uses of keys where these ask for
+/// it: under the locks that a transaction holds, or each partition's own.
 fn set_all(cx: &mut Cx<'_>, pairs: &[(String, String)]) -> Result<(), (String, String)> {
+    set_with_logs(cx, pairs)?;
+    let (mode, now_s) = (cx.shared.keyspace.uses.mode(), cx.keys.now_s);
+    if pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case("maxmemory-policy")) {
+        cx.keys.each_shard(|_, shard| {
+            shard.set_mode(mode, now_s);
+            true
+        });
+    }
+    Ok(())
+}
+
+fn set_with_logs(cx: &mut Cx<'_>, pairs: &[(String, String)]) -> Result<(), (String, String)> {
     let shared = cx.shared;
     let hot = &shared.config.hot;
     if !pairs.iter().any(|(name, _)| config::is_of_logs(name)) {

@@ -9,7 +9,6 @@ use crate::context::Worker;
 use crate::keyspace::{Gone, PARTITIONS, partition_and_db};
 use crate::shared::Shared;
 use crate::tracking;
-use hypercache_stdx::clock;
 use hypercache_store::evict::{Mode, Order, Pool, Score, Whereabouts};
 use hypercache_store::{Ahead, Choice};
 use std::sync::atomic::Ordering::Relaxed;
@@ -52,11 +51,12 @@ pub(crate) const NAMES: [&str; POLICIES.len()] = {
     names
 };
 
-/// Makes a policy count.
+/// Makes a policy count. What is kept of the keys that are there changes with
+/// [`crate::keyspace::Shard::set_mode`], by whoever may wait for their partitions.
 pub(crate) fn set_policy(shared: &Shared, name: &str) {
     let number = NAMES.iter().position(|other| *other == name).unwrap_or_default();
     shared.config.hot.eviction.store(number as u8, Relaxed);
-    shared.keyspace.set_mode(POLICIES[number].mode, (clock::now_ms() / 1000) as u32);
+    shared.keyspace.uses.set_mode(POLICIES[number].mode);
 }
 
 /// Candidates of a worker, and the number of the policy that they were drawn for.
@@ -172,6 +172,7 @@ fn give_up(shared: &Shared, worker: &mut Worker, at: Whereabouts, drawn: (Choice
 mod tests {
     use super::*;
     use crate::testing::Harness;
+    use hypercache_stdx::clock;
 
     /// A server whose memory is full with `keys` keys under a policy, of which those with a number that
     /// is no multiple of `deadline` have a deadline.

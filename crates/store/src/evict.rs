@@ -100,15 +100,10 @@ impl Policy {
         let rows: Box<[_]> =
             (0..CLASSES).map(|_| std::array::from_fn(|_| AtomicI16::new(0))).collect();
         let scores = rows.try_into().expect("it has as many rows");
-        let learner = Mutex::new(Learner::new(0));
+        let (clock, learner) = (Clock::default(), Mutex::new(Learner::new(0)));
         let watched_up_to = AtomicU64::new(u64::MAX);
-        let policy = Policy {
-            clock: Clock::default(),
-            watched_up_to,
-            slots: AtomicU32::new(0),
-            scores,
-            learner,
-        };
+        clock.position.store(1 << (state::TICK_BITS + PLACES), Relaxed);
+        let policy = Policy { clock, watched_up_to, slots: AtomicU32::new(0), scores, learner };
         policy.expect_nothing();
         policy.set_slots(1);
         policy

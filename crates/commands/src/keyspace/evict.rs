@@ -1,6 +1,6 @@
 //! What a partition does when memory is full. Which key goes is decided in [`crate::evict`].
 
-use super::{Keyspace, PARTITIONS, Shard, discard};
+use super::{Shard, discard};
 use hypercache_journal::{Change, Effect, Event};
 use hypercache_stdx::rng::Rng;
 use hypercache_store::evict::{Mode, Pool, Score, Whereabouts};
@@ -74,17 +74,11 @@ impl Shard {
         discard(removed);
         Some(Gone::Evicted)
     }
-}
 
-impl Keyspace {
-    /// Keeps something else of the uses of all keys from now on, as [`Mode`] says.
-    pub(crate) fn set_mode(&self, mode: Mode, now_s: u32) {
-        self.uses.set_mode(mode);
-        for partition in 0..PARTITIONS as u16 {
-            let mut shard = self.lock(partition);
-            // What was remembered of evicted keys goes.
-            shard.is_changed = true;
-            shard.dbs.iter_mut().for_each(|(_, db)| db.set_mode(mode, now_s));
-        }
+    /// Keeps something else of the uses of all keys from now on, as [`Mode`] says. What was remembered of
+    /// evicted keys goes.
+    pub(crate) fn set_mode(&mut self, mode: Mode, now_s: u32) {
+        self.is_changed = true;
+        self.dbs.iter_mut().for_each(|(_, db)| db.set_mode(mode, now_s));
     }
 }

@@ -53,10 +53,10 @@ impl Db {
             return;
         }
         let Db { table, tally, .. } = self;
+        tally.begin_mode(mode, now_s);
         table.for_each(|entry| {
             entry.set_access(tally.converted(self.mode, mode, entry.access(), now_s));
         });
-        tally.forget();
         self.mode = mode;
     }
 

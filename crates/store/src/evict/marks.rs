@@ -34,14 +34,17 @@ impl Marks {
         }
     }
 
-    /// The second in which a tick was; of a tick before all marks the first.
+    /// The second in which a tick was. Before all marks ticks stand for seconds: so many are given to what
+    /// was used before the clock began.
     pub(super) fn second_of(&self, tick: u64) -> Option<u32> {
         let reaches_back = |marks: &&VecDeque<Mark>| marks.front().is_some_and(|m| m.0 <= tick);
         let last = self.levels.last()?;
         let marks = self.levels.iter().find(reaches_back).unwrap_or(last);
         let after = marks.partition_point(|&(at, _)| at <= tick);
-        let (_, second) = marks.get(after.saturating_sub(1))?;
-        Some(*second)
+        match after.checked_sub(1) {
+            Some(before) => marks.get(before).map(|(_, second)| *second),
+            None => marks.front().map(|(at, second)| second.saturating_sub((at - tick) as u32)),
+        }
     }
 }
 
@@ -60,6 +63,10 @@ mod tests {
             let idle = 100_000 - second;
             assert!(told.abs_diff(second) <= idle / 63, "{told} for {second}");
         }
+        assert_eq!(Marks::default().second_of(9), None);
+        let mut marks = Marks::default();
+        marks.add(1000, 500);
+        assert_eq!([1000, 990, 0].map(|tick| marks.second_of(tick)), [500, 490, 0].map(Some));
         assert!(marks.levels.iter().all(|marks| marks.len() <= LEN));
     }
 }

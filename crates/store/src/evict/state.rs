@@ -13,7 +13,7 @@
 /// Ticks of a clock that counts in shares of the cache's size; see [`super::Clock`].
 pub type Tick = u32;
 
-const TICK_BITS: u32 = 22;
+pub(super) const TICK_BITS: u32 = 22;
 const TICK_MASK: u32 = (1 << TICK_BITS) - 1;
 const TICK_SHIFT: u32 = 32 - TICK_BITS;
 const LEVEL_SHIFT: u32 = 7;

@@ -424,8 +424,12 @@ impl Tally {
         }
     }
 
-    /// Forgets who was evicted, and uses that were not told.
-    pub(crate) fn forget(&mut self) {
+    /// Begins anew in a mode: forgets who was evicted, and uses that were not told.
+    pub(crate) fn begin_mode(&mut self, mode: Mode, now_s: u32) {
+        if mode == Mode::Learned {
+            // What is converted has its ticks before this one.
+            self.shared.marks().add(self.shared.policy().position(), now_s);
+        }
         self.pending = 0;
         self.ghosts.clear();
     }
