@@ -13,6 +13,7 @@
 //! - [`control`]: what the leader of the consensus does: leases, failover, repair.
 //! - [`gate`]: when a reply may leave: `async`, `bounded` or `sync`.
 //! - [`frame`]: messages between nodes as bytes.
+//! - [`host`]: what a server offers to the runtime of its node, and the other way round.
 //!
 //! How it is attached to the store and the log of effects: `docs/design/004-cluster-core.md`.
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ pub mod control;
 pub mod data;
 pub mod frame;
 pub mod gate;
+pub mod host;
 pub mod ids;
 pub mod lease;
 pub mod log;

@@ -27,6 +27,17 @@ pub enum NodeState {
     Removed,
 }
 
+/// Where a node is reached. It may change with each start and identifies nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeAddress {
+    /// Name or IP, as others are to use it.
+    pub host: String,
+    /// Port of its clients.
+    pub port: u16,
+    /// Port of the other nodes.
+    pub bus_port: u16,
+}
+
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeEntry {
@@ -38,6 +49,8 @@ pub struct NodeEntry {
     pub state: NodeState,
     /// Copies of a partition are spread over zones.
     pub zone: u16,
+    /// Where its newest start is reached.
+    pub address: NodeAddress,
 }
 
 /// Who holds a partition.

@@ -12,7 +12,7 @@ use hypercache_cluster::ids::{Generation, Member, NodeId, PartitionId, RecordId}
 use hypercache_cluster::lease::HeldLease;
 use hypercache_cluster::log::RECORD_OVERHEAD_BYTES;
 use hypercache_cluster::message::{CopyPart, Message};
-use hypercache_cluster::meta::{Command, MetaState, NodeState};
+use hypercache_cluster::meta::{Command, MetaState, NodeAddress, NodeState};
 use hypercache_cluster::partition::{Action, Cx, Moment, Partition, ReadRule};
 use std::sync::Arc;
 
@@ -163,7 +163,8 @@ impl Node {
         if self.member.is_none() {
             let after = entry.map_or(Generation(0), |entry| entry.generation);
             let boot = env.boots[self.index];
-            self.propose(Command::RegisterNode { node, after, boot, zone: 0 }, env);
+            let address = NodeAddress::default();
+            self.propose(Command::RegisterNode { node, after, boot, zone: 0, address }, env);
         } else if entry.is_some_and(|entry| entry.state == NodeState::Joining) {
             self.propose(Command::JoinNode(node), env);
         }

@@ -1,6 +1,6 @@
 //! What each command does. Deterministic: the same commands give the same state everywhere.
 
-use super::{Command, MetaState, NodeEntry, NodeState, PartitionConfig};
+use super::{Command, MetaState, NodeAddress, NodeEntry, NodeState, PartitionConfig};
 use crate::ids::{Generation, Member, NodeId, PartitionId};
 use crate::mutant::Mutant;
 use crate::settings::Settings;
@@ -38,12 +38,12 @@ impl MetaState {
     pub fn apply(&mut self, command: &Command, settings: &Settings) -> Result<(), Reason> {
         self.index += 1;
         match *command {
-            Command::RegisterNode { node, after, boot, zone } => {
+            Command::RegisterNode { node, after, boot, zone, ref address } => {
                 let is_next = self.nodes.get(&node).map_or(0, |n| n.generation.0) == after.0;
                 if !is_next && !settings.breaks(Mutant::RegistersInAnyOrder) {
                     return Err(Reason::OtherGeneration);
                 }
-                self.register(node, boot, zone, settings)
+                self.register(node, boot, (zone, address), settings)
             }
             Command::JoinNode(node) => self.set_state(node, NodeState::Up),
             Command::DrainNode(node) => self.set_state(node, NodeState::Draining),
@@ -57,10 +57,20 @@ impl MetaState {
         }
     }
 
-    fn register(&mut self, node: NodeId, boot: u64, zone: u16, settings: &Settings) -> Applied {
-        let first =
-            NodeEntry { generation: Generation(0), boot: 0, state: NodeState::Joining, zone };
-        let entry = self.nodes.entry(node).or_insert(first);
+    fn register(
+        &mut self,
+        node: NodeId,
+        boot: u64,
+        (zone, address): (u16, &NodeAddress),
+        settings: &Settings,
+    ) -> Applied {
+        let entry = self.nodes.entry(node).or_insert_with(|| NodeEntry {
+            generation: Generation(0),
+            boot: 0,
+            state: NodeState::Joining,
+            zone,
+            address: address.clone(),
+        });
         if entry.state == NodeState::Removed {
             return Err(Reason::NoNode);
         }
@@ -73,6 +83,7 @@ impl MetaState {
         }
         entry.boot = boot;
         entry.zone = zone;
+        entry.address.clone_from(address);
         Ok(())
     }
 
@@ -260,7 +271,13 @@ mod tests {
     }
 
     fn register(node: NodeId, after: u32, boot: u64) -> Command {
-        Command::RegisterNode { node, after: Generation(after), boot, zone: 0 }
+        Command::RegisterNode {
+            node,
+            after: Generation(after),
+            boot,
+            zone: 0,
+            address: NodeAddress::default(),
+        }
     }
 
     fn run(state: &mut MetaState, command: Command) -> Result<(), Reason> {

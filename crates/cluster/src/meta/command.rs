@@ -1,5 +1,6 @@
 //! Commands of the metadata log.
 
+use super::NodeAddress;
 use crate::ids::{Epoch, Generation, Member, NodeId, PartitionId};
 
 /// A change of what the cluster agrees on. Those about a partition take effect only in the epoch that
@@ -18,6 +19,8 @@ pub enum Command {
         boot: u64,
         /// Where the machine stands.
         zone: u16,
+        /// Where clients and other nodes reach this start.
+        address: NodeAddress,
     },
     /// The node may be given copies.
     JoinNode(NodeId),
