@@ -28,6 +28,8 @@ mod memcached;
 mod memcached_compat;
 #[path = "main/protocol.rs"]
 mod protocol;
+#[path = "main/script_patterns.rs"]
+mod script_patterns;
 #[path = "main/scripts.rs"]
 mod scripts;
 #[path = "main/surface.rs"]

@@ -4,7 +4,7 @@ use hypercache_tests::{Server, Wire, request};
 use std::time::Duration;
 
 /// A script with its keys and arguments.
-type Call = (&'static str, &'static [&'static str], &'static [&'static str]);
+pub(crate) type Call = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 fn words<'a>((script, keys, args): &Call, count: &'a str) -> Vec<&'a str>
 where
@@ -15,7 +15,7 @@ where
 }
 
 /// Calls all in order on both servers, under both protocols.
-fn compare(calls: &[Call]) {
+pub(crate) fn compare(calls: &[Call]) {
     let (ours, redis) = (Server::start(&[]), Server::redis(&[]));
     for version in ["2", "3"] {
         let (mut ours, mut redis) = (ours.wire(), redis.wire());
