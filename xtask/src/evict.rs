@@ -10,10 +10,11 @@ mod cost;
 mod curve;
 mod plot;
 mod queues;
+mod replay;
 mod sampled;
 mod trace;
 
-use crate::process::run;
+use crate::process::{cargo, run};
 use adaptive::{Adaptive, Shape};
 use anyhow::{Context, Result, bail};
 use cache::{Cache, Setup};
@@ -79,6 +80,10 @@ struct Options {
     svg: Option<PathBuf>,
     /// Not policies but miss-ratio curves.
     is_of_curves: bool,
+    /// Not the simulator but running servers.
+    is_replay: bool,
+    /// Bytes of objects of traces that do not say.
+    object_bytes: Option<u32>,
     shares: Vec<f64>,
     contestants: Vec<&'static Contestant>,
 }
@@ -89,6 +94,8 @@ impl Options {
             traces: Vec::new(),
             svg: None,
             is_of_curves: false,
+            is_replay: false,
+            object_bytes: None,
             shares: SHARES.to_vec(),
             contestants: CONTESTANTS.iter().collect(),
         };
@@ -97,6 +104,8 @@ impl Options {
             let mut value = || words.next().with_context(|| format!("{word} needs a value"));
             match word {
                 "--curves" => options.is_of_curves = true,
+                "--replay" => options.is_replay = true,
+                "--object-bytes" => options.object_bytes = Some(value()?.parse()?),
                 "--svg" => options.svg = Some(PathBuf::from(value()?)),
                 "--percent" => {
                     let percent = value()?.split(',').map(str::parse::<f64>);
@@ -131,6 +140,15 @@ pub(crate) fn evict(words: &[&str]) -> Result<()> {
     };
     if options.is_of_curves {
         return curves(&options.traces);
+    }
+    if options.is_replay {
+        cargo(&["build", "--release", "--package", "hypercache"])?;
+        let traces = options.traces.iter().map(|path| Trace::read(path));
+        let traces = traces.collect::<Result<Vec<_>>>()?;
+        return options.shares.iter().try_for_each(|&share| {
+            println!("\n{} % of the bytes of all objects:\n", share * 100.0);
+            replay::replay(&traces, share, options.object_bytes)
+        });
     }
     let mut points = Vec::new();
     for path in &options.traces {

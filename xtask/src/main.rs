@@ -35,7 +35,8 @@ Usage: cargo xtask TASK
   instructions  [epoll|uring]: count those of a GET and a SET with valgrind
   evict     TRACE... [--svg FILE] [--percent 1,10] [--policies adaptive,lru]: misses of the
             eviction policy beside those of others; or how exact the curves of HC.MRC are
-            (--curves TRACE...), or what an eviction costs (--cost)
+            (--curves TRACE...), or what an eviction costs (--cost), or the misses of running servers
+            at equal resident memory (--replay TRACE... [--object-bytes N])
 ";
 
 fn main() {
