@@ -180,6 +180,10 @@ impl Run {
             |pattern: &[u8]| args[2..].iter().any(|arg| glob::glob_match(pattern, arg, true));
         match entry.full_name.as_str() {
             "shutdown" | "debug|sleep" => true,
+            // Half a gigabyte of repetitions is allowed, and takes longer than a run may.
+            "srandmember" | "hrandfield" | "zrandmember" => args
+                .get(2)
+                .is_some_and(|arg| number::parse_i64(arg).is_some_and(|n| n < -REPETITIONS_MAX)),
             "debug|populate" => exceeds(2, POPULATE_MAX) || exceeds(4, TEXT_MAX),
             "debug|stringmatch-len" => exceeds(2, TEXT_MAX),
             "config|set" => {
@@ -352,6 +356,8 @@ fn named(word: &mut Vec<u8>, container: Option<&'static Entry>) -> Option<&'stat
     Some(entry)
 }
 
+/// Repetitions that a reply may have in this test.
+const REPETITIONS_MAX: i64 = 100_000;
 /// Keys and bytes that DEBUG POPULATE may make, and the text that DEBUG STRINGMATCH-LEN may take.
 const POPULATE_MAX: i64 = 200;
 const TEXT_MAX: i64 = 4096;
