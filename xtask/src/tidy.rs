@@ -14,6 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("scripting", &["commands", "protocol", "stdx"]),
     ("server", &["commands", "scripting", "protocol", "store", "journal", "stdx"]),
     ("cluster", &["stdx"]),
+    ("node", &["cluster", "stdx"]),
     ("sim", &["cluster", "stdx", "commands", "journal", "store", "protocol"]),
     ("client", &["protocol", "stdx"]),
     ("hypercache", &["server", "commands", "client", "stdx", "protocol"]),

@@ -158,10 +158,16 @@ impl Leader {
         }
     }
 
+    /// For how long nothing was heard of a member.
+    #[must_use]
+    pub fn silent_us(&self, member: Member, now_us: u64) -> u64 {
+        let last = self.heard_us.get(&member).copied().unwrap_or(self.since_us);
+        now_us.saturating_sub(last)
+    }
+
     /// Whether the member runs as far as is known here.
     fn is_heard(&self, member: Member, now_us: u64, settings: &Settings) -> bool {
-        let last = self.heard_us.get(&member).copied().unwrap_or(self.since_us);
-        now_us < last + 2 * settings.lease_us
+        self.silent_us(member, now_us) < 2 * settings.lease_us
     }
 }
 

@@ -7,12 +7,12 @@
 //! everything else. What comes in is hostile until checked: a length that claims more than what is there
 //! takes no memory, and a frame of an unknown type or version is refused, never guessed at.
 
-use crate::ids::{Epoch, Generation, Lsn, Member, NodeId, PartitionId, RecordId};
-use crate::log::{Point, Record};
+use crate::ids::{Epoch, Lsn, PartitionId};
+use crate::log::Record;
 use crate::message::{Ack, Append, Copy, CopyAck, CopyPart, Message, Seal, SealAck};
+use crate::wire::{Read, Reader, Writer};
 use hypercache_stdx::crc32c::crc32c;
 use std::fmt;
-use std::sync::Arc;
 
 /// Bytes before the body.
 pub const HEADER_BYTES: usize = 12;
@@ -56,10 +56,14 @@ impl std::error::Error for FrameError {}
 
 /// Appends the frame of a message.
 pub fn encode(message: &Message, out: &mut Vec<u8>) {
+    put(out, |writer| writer.message(message));
+}
+
+/// Appends a frame whose body `write` writes; it returns the type.
+pub(crate) fn put(out: &mut Vec<u8>, write: impl FnOnce(&mut Writer<'_>) -> u8) {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER_BYTES]);
-    let mut writer = Writer(out);
-    let kind = writer.message(message);
+    let kind = write(&mut Writer(out));
     let length = (out.len() - start - HEADER_BYTES) as u32;
     let frame = &mut out[start..];
     frame[..4].copy_from_slice(&length.to_le_bytes());
@@ -77,6 +81,15 @@ fn checksum(frame: &[u8]) -> u32 {
 /// # Errors
 /// When the bytes are no frame.
 pub fn decode(bytes: &[u8]) -> Result<Option<(Message, usize)>, FrameError> {
+    let Some((kind, body)) = split(bytes)? else { return Ok(None) };
+    let mut reader = Reader(body);
+    let message = reader.message(kind)?;
+    reader.end()?;
+    Ok(Some((message, HEADER_BYTES + body.len())))
+}
+
+/// Type and body of the frame that `bytes` begin with.
+pub(crate) fn split(bytes: &[u8]) -> Result<Option<(u8, &[u8])>, FrameError> {
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
     let word = |at: usize| {
         u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
@@ -92,59 +105,12 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Message, usize)>, FrameError> {
     if header[5] != VERSION || header[6..8] != [0, 0] {
         return Err(FrameError::Unknown);
     }
-    let mut reader = Reader(&frame[HEADER_BYTES..]);
-    let message = reader.message(header[4])?;
-    if !reader.0.is_empty() {
-        return Err(FrameError::Malformed);
-    }
-    Ok(Some((message, frame.len())))
+    Ok(Some((header[4], &frame[HEADER_BYTES..])))
 }
 
-struct Writer<'a>(&'a mut Vec<u8>);
-
 impl Writer<'_> {
-    fn u8(&mut self, value: u8) {
-        self.0.push(value);
-    }
-
-    fn u16(&mut self, value: u16) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-
-    fn u32(&mut self, value: u32) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-
-    fn u64(&mut self, value: u64) {
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-
-    fn optional(&mut self, value: Option<u64>) {
-        self.u8(value.is_some().into());
-        self.u64(value.unwrap_or(0));
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.u32(bytes.len() as u32);
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn member(&mut self, member: Member) {
-        self.u64(member.node.0);
-        self.u32(member.generation.0);
-    }
-
-    fn id(&mut self, id: RecordId) {
-        self.u64(id.epoch.0);
-        self.u64(id.lsn.0);
-    }
-
-    fn point(&mut self, point: Point) {
-        self.id(point.id);
-        self.u32(point.chain);
-    }
-
-    fn message(&mut self, message: &Message) -> u8 {
+    /// Writes the body and returns the type.
+    pub(crate) fn message(&mut self, message: &Message) -> u8 {
         self.u16(message.partition().0);
         match message {
             Message::Append(m) => self.append(m),
@@ -223,74 +189,8 @@ impl Writer<'_> {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
-
-type Read<T> = Result<T, FrameError>;
-
 impl Reader<'_> {
-    fn take(&mut self, n: usize) -> Read<&[u8]> {
-        let (taken, rest) = self.0.split_at_checked(n).ok_or(FrameError::Malformed)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(FrameError::Malformed)?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    fn u8(&mut self) -> Read<u8> {
-        Ok(u8::from_le_bytes(self.array()?))
-    }
-
-    fn u16(&mut self) -> Read<u16> {
-        Ok(u16::from_le_bytes(self.array()?))
-    }
-
-    fn u32(&mut self) -> Read<u32> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    fn u64(&mut self) -> Read<u64> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    fn flag(&mut self) -> Read<bool> {
-        match self.u8()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(FrameError::Malformed),
-        }
-    }
-
-    fn optional(&mut self) -> Read<Option<u64>> {
-        let (is_there, value) = (self.flag()?, self.u64()?);
-        match (is_there, value) {
-            (true, value) => Ok(Some(value)),
-            (false, 0) => Ok(None),
-            (false, _) => Err(FrameError::Malformed),
-        }
-    }
-
-    fn bytes(&mut self) -> Read<Arc<[u8]>> {
-        let length = self.u32()? as usize;
-        Ok(Arc::from(self.take(length)?))
-    }
-
-    fn member(&mut self) -> Read<Member> {
-        Ok(Member { node: NodeId(self.u64()?), generation: Generation(self.u32()?) })
-    }
-
-    fn id(&mut self) -> Read<RecordId> {
-        Ok(RecordId { epoch: Epoch(self.u64()?), lsn: Lsn(self.u64()?) })
-    }
-
-    fn point(&mut self) -> Read<Point> {
-        Ok(Point { id: self.id()?, chain: self.u32()? })
-    }
-
-    fn message(&mut self, kind: u8) -> Read<Message> {
+    pub(crate) fn message(&mut self, kind: u8) -> Read<Message> {
         let partition = PartitionId(self.u16()?);
         match kind {
             APPEND => self.append(partition),
@@ -364,15 +264,20 @@ impl Reader<'_> {
 /// When it does not.
 pub fn check_round_trip(input: &[u8]) {
     check_frame(input);
-    if let Some((kind, body)) = input.split_first() {
-        let mut frame = vec![0; HEADER_BYTES];
-        frame[..4].copy_from_slice(&(body.len() as u32).to_le_bytes());
-        frame[4..6].copy_from_slice(&[*kind, VERSION]);
-        frame.extend_from_slice(body);
-        let crc = checksum(&frame);
-        frame[8..12].copy_from_slice(&crc.to_le_bytes());
+    if let Some(frame) = framed(input) {
         check_frame(&frame);
     }
+}
+
+/// The input's first byte as the type of a frame, and the rest as its body.
+pub(crate) fn framed(input: &[u8]) -> Option<Vec<u8>> {
+    let (kind, body) = input.split_first()?;
+    let mut frame = Vec::new();
+    put(&mut frame, |writer| {
+        writer.0.extend_from_slice(body);
+        *kind
+    });
+    Some(frame)
 }
 
 fn check_frame(bytes: &[u8]) {

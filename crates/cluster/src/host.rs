@@ -31,6 +31,10 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// To be called every few milliseconds.
     fn tick(&self);
 
+    /// This node is primary of the partition, and the leader wants the member to be: a hand-over may begin
+    /// ([`crate::partition::Partition::hand_over`]). Nothing is promised.
+    fn hand_over(&self, partition: PartitionId, to: Member);
+
     /// A later start of this node registered, or the node was removed: this process answers nothing more
     /// and ends.
     fn expelled(&self, why: &str);

@@ -46,6 +46,12 @@ impl HeldLease {
         self.until_us = self.until_us.max(from_us + settings.shorter(grant.length_us));
     }
 
+    /// Until when it is held: for a place that many threads read.
+    #[must_use]
+    pub fn until_us(&self) -> u64 {
+        self.until_us
+    }
+
     /// Whether it is held.
     #[must_use]
     pub fn is_held(&self, now_us: u64) -> bool {

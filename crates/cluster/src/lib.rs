@@ -12,12 +12,13 @@
 //! - [`lease`]: time-limited leave to answer reads, for which clocks need to agree in rate only.
 //! - [`control`]: what the leader of the consensus does: leases, failover, repair.
 //! - [`gate`]: when a reply may leave: `async`, `bounded` or `sync`.
-//! - [`frame`]: messages between nodes as bytes.
+//! - [`frame`]: messages between nodes as bytes; [`bus`] all else that nodes say to each other.
 //! - [`host`]: what a server offers to the runtime of its node, and the other way round.
 //!
 //! How it is attached to the store and the log of effects: `docs/design/004-cluster-core.md`.
 #![forbid(unsafe_code)]
 
+pub mod bus;
 pub mod control;
 pub mod data;
 pub mod frame;
@@ -31,3 +32,4 @@ pub mod meta;
 pub mod mutant;
 pub mod partition;
 pub mod settings;
+pub mod wire;

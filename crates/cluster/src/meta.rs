@@ -6,6 +6,7 @@
 //! with a [`Reason`]. So a proposal may be made twice, or arrive an hour late.
 
 mod apply;
+pub mod codec;
 mod command;
 
 pub use apply::Reason;

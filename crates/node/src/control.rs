@@ -1,0 +1,369 @@
+//! The control thread: what is agreed, as this node knows it; its registration and heartbeats; and, while
+//! the node leads the consensus log, the leader's work.
+
+use crate::applier::Call;
+use crate::bus::Bus;
+use crate::identity::Identity;
+use crate::raft::{Log, RaftEvent};
+use crate::voters;
+use hypercache_cluster::bus::Frame;
+use hypercache_cluster::control::{At, ControlAction, Heartbeat, Leader};
+use hypercache_cluster::ids::{Generation, Member, NodeId, PARTITIONS, PartitionId};
+use hypercache_cluster::message::{Message, SealAck};
+use hypercache_cluster::meta::{Command, MetaState, NodeAddress, NodeState};
+use hypercache_cluster::settings::Settings;
+use hypercache_stdx::clock::boot_us;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What the thread hears of.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Raft(RaftEvent),
+    Heartbeat(Heartbeat),
+    SealAck(SealAck),
+    /// A joining node learned which cluster it is of.
+    Joined(u64),
+    /// The node is about to stop: its lease was given back.
+    Leave,
+    Stop,
+}
+
+/// Events that wait; beyond, what other nodes say is dropped, and they say it again.
+pub(crate) const EVENTS_MAX: usize = 65_536;
+
+const TICK_US: u64 = 10_000;
+const MEMBERS_US: u64 = 300_000;
+/// A voter that was not heard for so long may be replaced.
+const VOTER_SILENT_US: u64 = 5_000_000;
+/// Events that are taken before what they changed is told.
+const BATCH: usize = 1024;
+
+/// What this node asks for when it forms or joins a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Wishes {
+    pub(crate) address: NodeAddress,
+    pub(crate) zone: u16,
+    pub(crate) copies: u8,
+    pub(crate) min_sync: u8,
+    pub(crate) replica_reads: bool,
+}
+
+/// The newest agreed state, for whoever asks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Published(Arc<Mutex<Arc<MetaState>>>);
+
+impl Published {
+    pub(crate) fn get(&self) -> Arc<MetaState> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, meta: Arc<MetaState>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = meta;
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) me: NodeId,
+    pub(crate) boot: u64,
+    pub(crate) wishes: Wishes,
+    pub(crate) settings: Settings,
+    pub(crate) dir: PathBuf,
+    pub(crate) identity: Identity,
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) log: Log,
+    pub(crate) calls: SyncSender<Call>,
+    pub(crate) published: Published,
+    pub(crate) state: State,
+}
+
+/// What the thread knows.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    meta: MetaState,
+    member: Option<Member>,
+    is_expelled: bool,
+    is_leaving: bool,
+    /// Partitions that changed since the server was told last; each once.
+    changed: BTreeSet<PartitionId>,
+    /// Something was applied since.
+    is_fresh: bool,
+    leader: Option<NodeId>,
+    /// The term that this node leads in, and its work.
+    office: Option<(u64, Leader)>,
+    beat_at_us: u64,
+    tick_at_us: u64,
+    members_at_us: u64,
+}
+
+impl Control {
+    /// The thread.
+    pub(crate) fn run(mut self, events: &Receiver<Event>) {
+        loop {
+            let wait_us = self.state.tick_at_us.saturating_sub(boot_us()).max(100);
+            match events.recv_timeout(Duration::from_micros(wait_us)) {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(event) => self.on_event(event),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            for event in events.try_iter().take(BATCH) {
+                if matches!(event, Event::Stop) {
+                    return;
+                }
+                self.on_event(event);
+            }
+            self.publish();
+            if boot_us() >= self.state.tick_at_us {
+                self.tick();
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Raft(event) => self.on_raft(event),
+            Event::Heartbeat(heartbeat) => {
+                self.lead(|leader, now_us, at, out| {
+                    leader.on_heartbeat(heartbeat, now_us, at, out)
+                });
+            }
+            Event::SealAck(ack) => self.lead(|leader, now_us, at, out| {
+                leader.on_seal_ack(&ack);
+                leader.tick(now_us, at, out);
+            }),
+            Event::Joined(cluster) => {
+                self.identity.cluster = cluster;
+                self.save_identity();
+            }
+            Event::Leave => {
+                self.state.is_leaving = true;
+                self.beat(boot_us());
+            }
+            Event::Stop => {}
+        }
+    }
+
+    fn on_raft(&mut self, event: RaftEvent) {
+        match event {
+            RaftEvent::Elected(term) => {
+                tracing::info!("this node leads the cluster's log in term {term}");
+                self.state.office = Some((term, Leader::new(boot_us(), &self.settings)));
+                self.beat(boot_us());
+            }
+            RaftEvent::Deposed => {
+                tracing::info!("this node leads the cluster's log no more");
+                self.state.office = None;
+            }
+            RaftEvent::Confirmed(term, token) => {
+                if self.state.office.as_ref().is_some_and(|(of, _)| *of == term) {
+                    self.lead(|leader, _, at, out| leader.on_confirmed(token, at, out));
+                }
+            }
+            RaftEvent::Committed(command) => self.apply(&command),
+            RaftEvent::Whole(meta) => self.take_whole(*meta),
+            RaftEvent::Leads(leader) => {
+                self.state.leader = leader;
+                self.beat(boot_us());
+            }
+            RaftEvent::Failed(why) => self.expel(format!("the cluster's log has failed: {why}")),
+        }
+    }
+
+    fn apply(&mut self, command: &Command) {
+        let subject = command.subject().map(|(partition, _)| partition);
+        if subject.is_some_and(|partition| self.state.changed.contains(&partition)) {
+            // Each configuration is told: who skips one does not know what it was in between.
+            self.publish();
+        }
+        let applied = self.state.meta.apply(command, &self.settings);
+        self.state.is_fresh = true;
+        if let Err(reason) = applied {
+            tracing::debug!("{command:?} changes nothing: {reason:?}");
+            return;
+        }
+        match (subject, command) {
+            (Some(partition), _) => drop(self.state.changed.insert(partition)),
+            (None, Command::CreatePartitions { .. }) => self.all_changed(),
+            (None, _) => self.nodes_changed(),
+        }
+    }
+
+    fn take_whole(&mut self, meta: MetaState) {
+        if meta.index >= self.state.meta.index {
+            self.state.meta = meta;
+            self.state.is_fresh = true;
+            self.all_changed();
+            self.nodes_changed();
+        }
+    }
+
+    fn all_changed(&mut self) {
+        self.state.changed = self.state.meta.partitions.keys().copied().collect();
+    }
+
+    /// Looks what the metadata says of nodes: where they are, and whether this process still counts.
+    fn nodes_changed(&mut self) {
+        for (node, entry) in &self.state.meta.nodes {
+            match entry.state {
+                NodeState::Removed => self.bus.forget(*node),
+                _ => self.bus.learn_meta(*node, entry.generation, &entry.address),
+            }
+        }
+        self.save_identity();
+        let Some(entry) = self.state.meta.nodes.get(&self.me) else { return };
+        let is_mine = entry.boot == self.boot;
+        if entry.state == NodeState::Removed {
+            self.expel("this node was removed from the cluster".to_owned());
+        } else if self.state.member.is_none() && is_mine {
+            let member = Member { node: self.me, generation: entry.generation };
+            tracing::info!("this process is member {:016x}/{}", self.me.0, member.generation.0);
+            self.state.member = Some(member);
+            self.tell(Call::Registered(member));
+            self.all_changed();
+            self.beat(boot_us());
+        } else if self.state.member.is_some() && !is_mine {
+            self.expel("a later start of this node registered".to_owned());
+        }
+    }
+
+    fn save_identity(&mut self) {
+        let mut identity = self.identity.clone();
+        identity.peers = self.bus.addresses();
+        if identity.peers != self.identity.peers || self.identity.cluster != self.bus.cluster() {
+            identity.cluster = self.bus.cluster();
+            if let Err(why) = identity.save(&self.dir) {
+                tracing::error!("{why}");
+            }
+            self.identity = identity;
+        }
+    }
+
+    fn expel(&mut self, why: String) {
+        if !self.state.is_expelled {
+            tracing::error!("this process is no part of the cluster any more: {why}");
+            self.state.is_expelled = true;
+            self.tell(Call::Expelled(why));
+        }
+    }
+
+    fn tell(&self, call: Call) {
+        if self.calls.send(call).is_err() {
+            tracing::debug!("the server is told nothing more");
+        }
+    }
+
+    /// Tells the server and others what changed.
+    fn publish(&mut self) {
+        if !self.state.is_fresh {
+            return;
+        }
+        let meta = Arc::new(self.state.meta.clone());
+        self.published.set(Arc::clone(&meta));
+        self.state.is_fresh = false;
+        if self.state.member.is_some() && !self.state.is_expelled {
+            let changed = std::mem::take(&mut self.state.changed).into_iter().collect();
+            self.tell(Call::Metadata(meta, changed));
+        }
+        // What was taken away is taken at once.
+        self.lead(Leader::tick);
+    }
+
+    fn tick(&mut self) {
+        let now_us = boot_us();
+        self.state.tick_at_us = now_us + TICK_US;
+        if now_us >= self.state.beat_at_us {
+            self.beat(now_us);
+        }
+        self.lead(Leader::tick);
+        if self.state.office.is_some() && now_us >= self.state.members_at_us {
+            self.state.members_at_us = now_us + MEMBERS_US;
+            self.see_to_members(now_us);
+        }
+    }
+
+    /// Registers, or says that this process runs and asks for its lease.
+    fn beat(&mut self, now_us: u64) {
+        self.state.beat_at_us = now_us + self.settings.heartbeat_us;
+        if self.bus.cluster() == 0 || self.state.is_expelled {
+            return;
+        }
+        let entry = self.state.meta.nodes.get(&self.me);
+        let Some(from) = self.state.member else {
+            let after = entry.map_or(Generation(0), |entry| entry.generation);
+            let Wishes { address, zone, .. } = self.wishes.clone();
+            let (node, boot) = (self.me, self.boot);
+            self.log.propose(Command::RegisterNode { node, after, boot, zone, address }, false);
+            return;
+        };
+        if entry.is_some_and(|entry| entry.state == NodeState::Joining) {
+            self.log.propose(Command::JoinNode(self.me), false);
+        }
+        let heartbeat = Heartbeat {
+            from,
+            stamp_us: now_us,
+            meta_index: self.state.meta.index,
+            is_leaving: self.state.is_leaving,
+        };
+        match self.state.leader {
+            Some(leader) if leader == self.me => self.lead(|leader, now_us, at, out| {
+                leader.on_heartbeat(heartbeat, now_us, at, out);
+            }),
+            Some(leader) => self.bus.send(leader, &Frame::Heartbeat(heartbeat)),
+            None => {}
+        }
+    }
+
+    /// The leader's work, if this node leads.
+    fn lead(&mut self, f: impl FnOnce(&mut Leader, u64, &At<'_>, &mut Vec<ControlAction>)) {
+        let Some((term, leader)) = &mut self.state.office else { return };
+        let mut actions = Vec::new();
+        let at = At { meta: &self.state.meta, settings: &self.settings };
+        f(leader, boot_us(), &at, &mut actions);
+        let term = *term;
+        for action in actions {
+            match action {
+                ControlAction::Confirm(token) => self.log.confirm(term, token),
+                ControlAction::Propose(command) => self.log.propose(command, false),
+                ControlAction::Grant(grant) if grant.to.node == self.me => {
+                    self.tell(Call::Grant(grant));
+                }
+                ControlAction::Grant(grant) => {
+                    self.bus.send(grant.to.node, &Frame::Grant(grant));
+                }
+                ControlAction::Seal { to, seal } if to.node == self.me => {
+                    self.tell(Call::Seal(seal));
+                }
+                ControlAction::Seal { to, seal } => {
+                    self.bus.send(to.node, &Frame::Message(Message::Seal(seal)));
+                }
+            }
+        }
+    }
+
+    /// Makes partitions in a new cluster, and sees to it that there are as many voters as there can be.
+    fn see_to_members(&mut self, now_us: u64) {
+        let Some((_, leader)) = &self.state.office else { return };
+        let meta = &self.state.meta;
+        let has_node = meta.nodes.values().any(|entry| entry.state == NodeState::Up);
+        if meta.partitions.is_empty() && has_node {
+            let Wishes { copies, min_sync, replica_reads, .. } = self.wishes;
+            let count = PARTITIONS;
+            let make = Command::CreatePartitions { count, copies, min_sync, replica_reads };
+            self.log.propose(make, false);
+        }
+        let all = meta.nodes.iter().filter(|(_, entry)| entry.state != NodeState::Removed);
+        let all: BTreeSet<u64> = all.map(|(node, _)| node.0).chain([self.me.0]).collect();
+        let voting = self.log.status().voters.into_iter().collect();
+        let is_heard = |node: NodeId| {
+            let silent_us = meta.member(node).map(|member| leader.silent_us(member, now_us));
+            silent_us.is_some_and(|us| us < VOTER_SILENT_US)
+        };
+        let voters = voters::wanted(meta, self.me, &voting, is_heard);
+        self.log.set_members(voters.into_iter().map(|node| node.0).collect(), all);
+    }
+}

@@ -1,0 +1,123 @@
+//! Where frames of other nodes go, and what the server sends to them.
+
+use crate::applier::{Call, Phase, asker};
+use crate::bus::{Bus, Sink};
+use crate::control::{Event, Published};
+use crate::raft::Log;
+use hypercache_cluster::bus::{Frame, Lane};
+use hypercache_cluster::host::{Host, Outside};
+use hypercache_cluster::ids::NodeId;
+use hypercache_cluster::message::{Message, SealAck};
+use hypercache_cluster::meta::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
+
+/// Takes what comes in. Calls of the bus' threads; none of them waits for another node.
+#[derive(Debug)]
+pub(crate) struct Router {
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) events: SyncSender<Event>,
+    pub(crate) calls: SyncSender<Call>,
+    pub(crate) phase: Arc<Phase>,
+    pub(crate) asked_by: Arc<AtomicU64>,
+    pub(crate) bus: OnceLock<Arc<Bus>>,
+    pub(crate) log: OnceLock<Log>,
+}
+
+impl Router {
+    /// What other nodes say is dropped when too much waits: they say it again.
+    fn event(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            tracing::debug!("the control thread is busy or has ended: a message is dropped");
+        }
+    }
+
+    fn call(&self, call: Call) {
+        if self.calls.try_send(call).is_err() {
+            tracing::debug!("the server is busy or has ended: a message is dropped");
+        }
+    }
+
+    fn on_message(&self, from: NodeId, message: Message) {
+        match message {
+            Message::SealAck(ack) if ack.from.node == from => self.event(Event::SealAck(ack)),
+            Message::SealAck(_) => {}
+            message if self.phase.runs() => {
+                if matches!(message, Message::Seal(_)) {
+                    self.asked_by.store(from.0, Ordering::Relaxed);
+                }
+                self.host.receive(from, message);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Sink for Router {
+    fn receive(&self, from: NodeId, frame: Frame) {
+        match frame {
+            Frame::Message(message) => self.on_message(from, message),
+            Frame::Heartbeat(heartbeat) if heartbeat.from.node == from => {
+                self.event(Event::Heartbeat(heartbeat));
+            }
+            Frame::Grant(grant) => self.call(Call::Grant(grant)),
+            Frame::HandOver { partition, to } => self.call(Call::HandOver(partition, to)),
+            Frame::Propose { command, is_forwarded } => {
+                self.log
+                    .get()
+                    .into_iter()
+                    .for_each(|log| log.propose(command.clone(), is_forwarded));
+            }
+            Frame::RaftCall(call) => {
+                self.log.get().into_iter().for_each(|log| log.on_call(from, call.clone()));
+            }
+            Frame::RaftReply(reply) => {
+                self.log.get().into_iter().for_each(|log| log.on_reply(from, reply.clone()));
+            }
+            // Signs of life, and greetings out of place.
+            _ => {}
+        }
+    }
+
+    fn end_of_turn(&self) {
+        self.bus.get().into_iter().for_each(|bus| bus.flush());
+    }
+
+    fn link_changed(&self, node: NodeId, lane: Lane, is_up: bool) {
+        let word = if is_up { "is up" } else { "is down" };
+        tracing::debug!("link {lane:?} to node {:016x} {word}", node.0);
+    }
+}
+
+/// What the server uses.
+#[derive(Debug)]
+pub(crate) struct Face {
+    pub(crate) router: Arc<Router>,
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) log: Log,
+    pub(crate) published: Published,
+}
+
+impl Outside for Face {
+    fn send(&self, to: NodeId, message: &Message) {
+        self.bus.send_data(to, message);
+    }
+
+    fn flush(&self) {
+        self.bus.flush();
+    }
+
+    fn propose(&self, command: Command) {
+        self.log.propose(command, false);
+    }
+
+    fn sealed(&self, ack: SealAck) {
+        let asker = asker(&self.router.asked_by);
+        if asker == self.bus.me {
+            self.router.event(Event::SealAck(ack));
+        } else {
+            self.bus.send(asker, &Frame::Message(Message::SealAck(ack)));
+        }
+    }
+}
