@@ -10,7 +10,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("store", &["stdx"]),
     ("journal", &["store", "stdx"]),
     ("rdb", &["store", "stdx"]),
-    ("commands", &["protocol", "store", "journal", "rdb", "stdx"]),
+    ("commands", &["protocol", "store", "journal", "rdb", "cluster", "stdx"]),
     ("scripting", &["commands", "protocol", "stdx"]),
     ("server", &["commands", "scripting", "protocol", "store", "journal", "stdx"]),
     ("cluster", &["stdx"]),

@@ -1,8 +1,8 @@
 //! A small blocking RESP client for the command line, the load generator and the tests.
 //!
 //! One [`Connection`] is one socket, one output buffer and one [`Decoder`]; there is no pool, no
-//! thread and no retry in here, so that a caller can tell exactly what went over the wire and
-//! when. The crate shares no code with the server's own parser and encoder on purpose: a mistake
+//! thread and no retry in it, so that a caller can tell exactly what went over the wire and
+//! when. A [`Cluster`] is several of them and knows who has which slot. The crate shares no code with the server's own parser and encoder on purpose: a mistake
 //! made in one of them must not be invisible to the other.
 //!
 //! ```no_run
@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod cluster;
 mod connection;
 mod decode;
 mod error;
@@ -23,6 +24,7 @@ mod reply;
 mod request;
 
 pub use address::{Address, Endpoint};
+pub use cluster::{Cluster, Failure, Patience};
 pub use connection::{Connection, Stream};
 pub use decode::{Decoder, Limits};
 pub use error::Error;

@@ -55,4 +55,49 @@ pub trait Outside: Send + Sync + fmt::Debug {
 
     /// Answers the leader that sealed an epoch.
     fn sealed(&self, ack: SealAck);
+
+    /// What this node sees of the others, for those who ask about the cluster: seldom, so it may take a
+    /// lock.
+    fn seen(&self) -> Seen {
+        Seen::default()
+    }
+
+    /// What the cluster would move, in words, each with its reason.
+    fn plan(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Asks whoever is primary of a partition to hand it over to a member. The wish may be lost, and
+    /// nothing is promised.
+    fn ask_hand_over(&self, partition: PartitionId, to: Member) {
+        let _ = (partition, to);
+    }
+}
+
+/// What a node sees of the others at one time. It decides nothing: it is told to people and clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Who leads the metadata log, if that is known.
+    pub leader: Option<NodeId>,
+    /// The term of that leader.
+    pub term: u64,
+    /// Who votes about the metadata log.
+    pub voters: Vec<NodeId>,
+    /// The other nodes that there are connections to, or should be.
+    pub peers: Vec<PeerSeen>,
+}
+
+/// Another node, as [`Seen`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerSeen {
+    /// Which.
+    pub node: NodeId,
+    /// Whether there is a connection to it.
+    pub is_connected: bool,
+    /// For how long there has been one, in ms.
+    pub connected_ms: u64,
+    /// Since when nothing was heard of it, in ms.
+    pub silent_ms: u64,
+    /// Bytes that wait to be sent to it.
+    pub queued_bytes: u64,
 }

@@ -1,33 +1,57 @@
 //! What this node knows of its cluster, and the rule that a command's keys share a slot.
 //!
-//! So far a cluster has one node, which serves all slots: cluster clients work, and applications
-//! written for a cluster meet its rules. Replication, membership and failover come with the nodes.
+//! What the cluster has agreed on comes from the metadata log ([`Cluster::publish`]); a node without one is
+//! a cluster of itself with all slots: cluster clients work, and applications written for a cluster meet
+//! its rules.
 
-use crate::error::ReplyError;
+pub mod face;
+pub(crate) mod health;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use crate::client::Address;
+use crate::context::Cx;
+use crate::error::{Outcome, ReplyError};
 use crate::session::Session;
 use crate::table::Entry;
+use face::Face;
+use hypercache_cluster::host::{Outside, Seen};
+use hypercache_cluster::ids::{Epoch, Generation, Member, NodeId, PARTITIONS, PartitionId};
+use hypercache_cluster::meta::{
+    Command, MetaState, NodeAddress, NodeEntry, NodeState, PartitionConfig,
+};
 use hypercache_protocol::parse::Args;
+use hypercache_protocol::reply::Reply;
 use hypercache_protocol::slot::slot_of;
 use hypercache_stdx::rng;
-
-/// Bytes of a node's id in text.
-pub const ID_BYTES: usize = 40;
+use parking_lot::RwLock;
+use std::sync::{Arc, OnceLock};
 
 /// See the module's text.
 #[derive(Debug)]
 pub struct Cluster {
     is_enabled: bool,
-    /// Forty hexadecimal digits that name the node, new with every start.
-    pub node_id: String,
-    /// Those that name the group of nodes with the same slots.
-    pub shard_id: String,
+    view: RwLock<Arc<View>>,
+    outside: OnceLock<Arc<dyn Outside>>,
+}
+
+/// What the cluster has agreed on, as of some time, and which member of it this process is.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// This process.
+    pub me: Member,
+    /// The agreed state.
+    pub meta: Arc<MetaState>,
+    /// There is no other node and no log: the state was made up from this node alone.
+    pub is_alone: bool,
 }
 
 impl Cluster {
     /// A node that is alone; whether clients see a cluster does not change while it runs.
     #[must_use]
     pub fn new(is_enabled: bool) -> Self {
-        Cluster { is_enabled, node_id: new_id(), shard_id: new_id() }
+        let view = RwLock::new(Arc::new(View::alone(is_enabled)));
+        Cluster { is_enabled, view, outside: OnceLock::new() }
     }
 
     /// Whether clients see a cluster.
@@ -42,12 +66,110 @@ impl Cluster {
     pub fn mode(&self) -> &'static str {
         if self.is_enabled { "cluster" } else { "standalone" }
     }
+
+    /// Has clients be told of a new state.
+    pub fn publish(&self, me: Member, meta: &Arc<MetaState>) {
+        *self.view.write() = Arc::new(View { me, meta: Arc::clone(meta), is_alone: false });
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.read())
+    }
+
+    /// Connects commands with the runtime of the node, once.
+    pub fn attach(&self, outside: Arc<dyn Outside>) {
+        // A second one would be of the same process, which has one runtime.
+        let _kept = self.outside.set(outside);
+    }
+
+    /// The runtime of the node, unless it is alone.
+    #[must_use]
+    pub fn outside(&self) -> Option<&Arc<dyn Outside>> {
+        self.outside.get()
+    }
+
+    /// What is seen of the other nodes.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.outside().map(|outside| outside.seen()).unwrap_or_default()
+    }
 }
 
-fn new_id() -> String {
-    let mut id = format!("{:016x}{:016x}{:016x}", rng::entropy(), rng::entropy(), rng::entropy());
-    id.truncate(ID_BYTES);
-    id
+impl View {
+    /// A cluster of one node, with a new identity.
+    fn alone(is_enabled: bool) -> View {
+        let me = Member { node: NodeId(rng::entropy()), generation: Generation(1) };
+        let entry = NodeEntry {
+            generation: me.generation,
+            boot: 0,
+            state: NodeState::Up,
+            zone: 0,
+            address: NodeAddress::default(),
+        };
+        let config = PartitionConfig {
+            epoch: Epoch(1),
+            primary: me,
+            isr: vec![me],
+            copies: 1,
+            min_sync: 1,
+            ..PartitionConfig::default()
+        };
+        let mut meta = MetaState::default();
+        if is_enabled {
+            meta.nodes.insert(me.node, entry);
+            let all = (0..PARTITIONS).map(|number| (PartitionId(number), config.clone()));
+            meta.partitions.extend(all);
+        }
+        View { me, meta: Arc::new(meta), is_alone: true }
+    }
+}
+
+/// Where clients reach a node that is alone: what is announced, or else the end of this very connection.
+fn own_address(cx: &Cx<'_>) -> NodeAddress {
+    let config = &cx.shared.config;
+    let local = match cx.session.client.local() {
+        Address::Ip(address) => address.ip().to_string(),
+        _ => String::new(),
+    };
+    let host = Some(config.get("cluster-announce-ip")).filter(|ip| !ip.is_empty());
+    let ports = [config.get("cluster-announce-port"), config.get("port")];
+    let port = ports.iter().filter_map(|port| port.parse::<u16>().ok()).find(|port| *port != 0);
+    let port: u16 = port.unwrap_or(0);
+    // The port of a bus between nodes is part of the format: Redis' is 10,000 above the other.
+    let bus_port = port.saturating_add(10_000);
+    NodeAddress { host: host.unwrap_or(local), port, bus_port }
+}
+
+/// What the client of a command is to be told.
+pub(crate) fn face_of<'v>(cx: &Cx<'_>, view: &'v View) -> Face<'v> {
+    Face::new(view, cx.shared.cluster.seen(), own_address(cx), cx.worker.now_ms)
+}
+
+/// Removes a node for good, unless something would be lost with it.
+pub(crate) fn remove_node(
+    face: &Face<'_>,
+    node: NodeId,
+    outside: Option<&dyn Outside>,
+    reply: &mut Reply<'_>,
+) -> Outcome {
+    let is_last = |config: &PartitionConfig| {
+        let mut others = config.isr.iter().filter(|member| member.node != node);
+        config.isr.iter().any(|member| member.node == node) && !others.any(|m| face.serves(*m))
+    };
+    let last = face.partitions().filter(|(_, config)| is_last(config)).count();
+    let Some(outside) = outside else {
+        return Err(ReplyError::Text("ERR this node is alone"));
+    };
+    if last > 0 {
+        let text = format!("ERR the node has the last copy of {last} partitions: drain it first");
+        reply.error(text.as_bytes());
+        return Err(ReplyError::Written);
+    }
+    outside.propose(Command::RemoveNode(node));
+    reply.ok();
+    Ok(())
 }
 
 /// The slot of all keys (and shard channels) of a command; `None` if it has none.

@@ -1,14 +1,16 @@
 //! CLUSTER, and the commands by which cluster clients say where they will read.
 
-use crate::client::Address;
+use crate::cluster::face::{Face, node_name, shard_name};
+use crate::cluster::{face_of, remove_node};
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::keyspace::partition_of_slot;
 use crate::table::{Acl, Command, Flags, Group, Keys};
+use hypercache_cluster::ids::{NodeId, PartitionId};
 use hypercache_protocol::parse::Args;
+use hypercache_protocol::reply::Reply;
 use hypercache_protocol::slot::{SLOTS, slot_of};
 use hypercache_stdx::number;
-use std::fmt::Write;
 
 const BASE: Command =
     Command { group: Group::Cluster, since: "3.0.0", flags: Flags::STALE, ..Command::DEFAULT };
@@ -135,7 +137,8 @@ const CLUSTER: &[Command] = &[
         arity: -2,
         flags: CHANGE,
         run: failover,
-        summary: "Refused: this node is nobody's replica.",
+        summary: "Asks the primaries of all copies that this node has to hand over to it.",
+        complexity: "O(N) in the number of partitions",
         syntax: "[FORCE | TAKEOVER]",
         examples: "> CLUSTER FAILOVER\n(error) ERR This instance has cluster support disabled",
         ..BASE
@@ -154,7 +157,8 @@ const CLUSTER: &[Command] = &[
         arity: 3,
         flags: CHANGE,
         run: forget,
-        summary: "Refused: there is no other node.",
+        summary: "Removes a node for good, unless that would lose the last copy of something.",
+        complexity: "O(N) in the number of partitions",
         syntax: "node-id",
         examples: "> CLUSTER FORGET 07c37df\n(error) ERR This instance has cluster support disabled",
         ..BASE
@@ -211,8 +215,8 @@ const CLUSTER: &[Command] = &[
         name: "MEET",
         arity: -4,
         flags: CHANGE,
-        run: by_itself,
-        summary: "Refused: the cluster does it by itself.",
+        run: meet,
+        summary: "Refused: a node joins when it is started with the setting cluster-join.",
         syntax: "ip port [cluster-bus-port]",
         examples: "> CLUSTER MEET 127.0.0.1 7000\n(error) ERR This instance has cluster support disabled",
         ..BASE
@@ -231,7 +235,7 @@ const CLUSTER: &[Command] = &[
         arity: 2,
         flags: Flags::LOADING.or(Flags::STALE),
         run: my_shard_id,
-        summary: "The id of the nodes that have the slots of this one.",
+        summary: "The id of the slots whose primary this node is.",
         examples: "> CLUSTER MYSHARDID\n(error) ERR This instance has cluster support disabled",
         ..BASE
     },
@@ -259,8 +263,8 @@ const CLUSTER: &[Command] = &[
         name: "REPLICATE",
         arity: 3,
         flags: CHANGE,
-        run: replicate,
-        summary: "Refused: there is no other node.",
+        run: by_itself,
+        summary: "Refused: the cluster does it by itself.",
         syntax: "node-id",
         examples: "> CLUSTER REPLICATE 07c37df\n(error) ERR This instance has cluster support disabled",
         ..BASE
@@ -340,6 +344,13 @@ fn check_enabled(cx: &Cx<'_>) -> Outcome {
     if cx.shared.cluster.is_enabled() { Ok(()) } else { Err(ReplyError::ClusterDisabled) }
 }
 
+/// Calls `f` with what this node knows and with where the reply goes.
+fn tell(cx: &mut Cx<'_>, f: impl FnOnce(&Face<'_>, &mut Reply<'_>) -> Outcome) -> Outcome {
+    check_enabled(cx)?;
+    let view = cx.shared.cluster.view();
+    f(&face_of(cx, &view), &mut cx.reply)
+}
+
 fn read_only(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     check_enabled(cx)?;
     // This node is primary of all slots: what is read here is what was written here either way.
@@ -363,54 +374,81 @@ fn by_itself(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     Err(ReplyError::Written)
 }
 
-fn failover(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+fn meet(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     check_enabled(cx)?;
-    Err(ReplyError::Text("ERR You should send CLUSTER FAILOVER to a replica"))
+    let text = "ERR CLUSTER MEET is not supported: start the new node with \
+                --cluster-join HOST:PORT of any node of the cluster";
+    Err(ReplyError::Text(text))
 }
 
-/// Checks that an argument names this node, the only one there is.
-fn check_node(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    check_enabled(cx)?;
-    let id = args.get(2);
-    if id == cx.shared.cluster.node_id.as_bytes() {
-        return Ok(());
-    }
-    cx.reply.error(&[b"ERR Unknown node ", id].concat());
-    Err(ReplyError::Written)
+/// The node that an argument names.
+fn named(face: &Face<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Result<NodeId, ReplyError> {
+    let name = args.get(2);
+    face.named(name).ok_or_else(|| {
+        reply.error(&[b"ERR Unknown node ", name].concat());
+        ReplyError::Written
+    })
 }
 
-fn count_failure_reports(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    check_node(cx, args)?;
-    cx.reply.int(0);
-    Ok(())
-}
-
-fn replicas(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    check_node(cx, args)?;
-    cx.reply.array(0);
-    Ok(())
+/// Asks for every partition that this node has a copy of. Whoever is primary hands over when the copy
+/// has everything; what is not answered by then stays.
+fn failover(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    let words: Vec<&[u8]> = args.iter_from(2).collect();
+    let is_known = |word: &&[u8]| {
+        word.eq_ignore_ascii_case(b"FORCE") || word.eq_ignore_ascii_case(b"TAKEOVER")
+    };
+    let outside = cx.shared.cluster.outside().cloned();
+    tell(cx, |face, reply| {
+        if words.len() > 1 || !words.iter().all(is_known) {
+            return Err(ReplyError::Syntax);
+        }
+        let me = face.me();
+        let copies = face.partitions().filter(|(_, c)| c.is_in_sync(me) && c.primary != me);
+        let copies: Vec<PartitionId> = copies.map(|(id, _)| id).collect();
+        let Some(outside) = outside.filter(|_| !copies.is_empty()) else {
+            return Err(ReplyError::Text("ERR You should send CLUSTER FAILOVER to a replica"));
+        };
+        copies.into_iter().for_each(|partition| outside.ask_hand_over(partition, me));
+        reply.ok();
+        Ok(())
+    })
 }
 
 fn forget(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    check_node(cx, args)?;
-    Err(ReplyError::Text("ERR I tried hard but I can't forget myself..."))
+    let outside = cx.shared.cluster.outside().cloned();
+    tell(cx, |face, reply| {
+        let node = named(face, args, reply)?;
+        if node == face.me().node {
+            return Err(ReplyError::Text("ERR I tried hard but I can't forget myself..."));
+        }
+        remove_node(face, node, outside.as_deref(), reply)
+    })
 }
 
-fn replicate(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    check_node(cx, args)?;
-    Err(ReplyError::Text("ERR Can't replicate myself"))
+fn count_failure_reports(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    tell(cx, |face, reply| {
+        let node = named(face, args, reply)?;
+        // What others see is not gathered: only the metadata log decides.
+        reply.int(i64::from(face.is_down(node)));
+        Ok(())
+    })
+}
+
+fn replicas(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
+    tell(cx, |face, reply| {
+        let node = named(face, args, reply)?;
+        let replicas = face.replicas_of(node);
+        reply.array(replicas.len());
+        replicas.iter().for_each(|r| reply.bulk(face.node_line(*r, Some(node)).as_bytes()));
+        Ok(())
+    })
 }
 
 fn info(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    check_enabled(cx)?;
-    let text = format!(
-        "cluster_state:ok\r\ncluster_slots_assigned:{SLOTS}\r\ncluster_slots_ok:{SLOTS}\r\n\
-         cluster_slots_pfail:0\r\ncluster_slots_fail:0\r\ncluster_known_nodes:1\r\ncluster_size:1\r\n\
-         cluster_current_epoch:0\r\ncluster_my_epoch:0\r\ncluster_stats_messages_sent:0\r\n\
-         cluster_stats_messages_received:0\r\ntotal_cluster_links_buffer_limit_exceeded:0\r\n"
-    );
-    cx.reply.verbatim("txt", text.as_bytes());
-    Ok(())
+    tell(cx, |face, reply| {
+        reply.verbatim("txt", face.info_text().as_bytes());
+        Ok(())
+    })
 }
 
 fn key_slot(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
@@ -420,100 +458,112 @@ fn key_slot(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
 }
 
 fn links(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    check_enabled(cx)?;
-    cx.reply.array(0);
-    Ok(())
+    let now_ms = cx.worker.now_ms;
+    tell(cx, |face, reply| {
+        let links: Vec<_> = face.seen().peers.iter().filter(|peer| peer.is_connected).collect();
+        reply.array(links.len());
+        for link in links {
+            reply.map(6);
+            let node = node_name(link.node);
+            for (name, value) in [("direction", "to"), ("node", &node)] {
+                reply.bulk(name.as_bytes());
+                reply.bulk(value.as_bytes());
+            }
+            reply.bulk(b"create-time");
+            reply.int(now_ms.saturating_sub(link.connected_ms) as i64);
+            reply.bulk(b"events");
+            reply.bulk(b"rw");
+            for name in ["send-buffer-allocated", "send-buffer-used"] {
+                reply.bulk(name.as_bytes());
+                reply.int(link.queued_bytes as i64);
+            }
+        }
+        Ok(())
+    })
 }
 
 fn my_id(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    check_enabled(cx)?;
-    cx.reply.bulk(cx.shared.cluster.node_id.as_bytes());
-    Ok(())
+    tell(cx, |face, reply| {
+        reply.bulk(node_name(face.me().node).as_bytes());
+        Ok(())
+    })
 }
 
 fn my_shard_id(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    check_enabled(cx)?;
-    cx.reply.bulk(cx.shared.cluster.shard_id.as_bytes());
-    Ok(())
-}
-
-/// Where clients reach this node.
-struct Endpoint {
-    host: String,
-    port: u16,
-}
-
-impl Endpoint {
-    /// What is announced, or else the end of this very connection.
-    fn of(cx: &Cx<'_>) -> Endpoint {
-        let config = &cx.shared.config;
-        let local = match cx.session.client.local() {
-            Address::Ip(address) => address.ip().to_string(),
-            _ => String::new(),
-        };
-        let host = Some(config.get("cluster-announce-ip")).filter(|ip| !ip.is_empty());
-        let ports = [config.get("cluster-announce-port"), config.get("port")];
-        let port = ports.iter().filter_map(|port| port.parse().ok()).find(|port| *port != 0);
-        Endpoint { host: host.unwrap_or(local), port: port.unwrap_or(0) }
-    }
+    tell(cx, |face, reply| {
+        reply.bulk(shard_name(face.me().node).as_bytes());
+        Ok(())
+    })
 }
 
 fn nodes(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    check_enabled(cx)?;
-    let (Endpoint { host, port }, id) = (Endpoint::of(cx), &cx.shared.cluster.node_id);
-    let mut text = String::new();
-    // The port of a bus between nodes is part of the format: Redis' is 10,000 above the other.
-    let bus = u32::from(port) + 10_000;
-    let last = SLOTS - 1;
-    _ = writeln!(text, "{id} {host}:{port}@{bus} myself,master - 0 0 0 connected 0-{last}");
-    cx.reply.verbatim("txt", text.as_bytes());
-    Ok(())
+    tell(cx, |face, reply| {
+        reply.verbatim("txt", face.nodes_text().as_bytes());
+        Ok(())
+    })
 }
 
 fn slots(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    check_enabled(cx)?;
-    let Endpoint { host, port } = Endpoint::of(cx);
-    cx.reply.array(1);
-    cx.reply.array(3);
-    cx.reply.int(0);
-    cx.reply.int(i64::from(SLOTS) - 1);
-    cx.reply.array(4);
-    cx.reply.bulk(host.as_bytes());
-    cx.reply.int(i64::from(port));
-    cx.reply.bulk(cx.shared.cluster.node_id.as_bytes());
-    cx.reply.map(0);
-    Ok(())
+    tell(cx, |face, reply| {
+        let ranges = face.ranges();
+        reply.array(ranges.len());
+        for range in ranges {
+            reply.array(3 + range.replicas.len());
+            reply.int(i64::from(range.first));
+            reply.int(i64::from(range.last));
+            for node in [range.primary].into_iter().chain(range.replicas) {
+                let address = face.address(node);
+                reply.array(4);
+                reply.bulk(address.host.as_bytes());
+                reply.int(i64::from(address.port));
+                reply.bulk(node_name(node).as_bytes());
+                reply.map(0);
+            }
+        }
+        Ok(())
+    })
 }
 
 fn shards(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    check_enabled(cx)?;
-    let Endpoint { host, port } = Endpoint::of(cx);
-    let reply = &mut cx.reply;
-    reply.array(1);
-    reply.map(2);
-    reply.bulk(b"slots");
-    reply.array(2);
-    reply.int(0);
-    reply.int(i64::from(SLOTS) - 1);
-    reply.bulk(b"nodes");
-    reply.array(1);
+    tell(cx, |face, reply| {
+        let shards = face.shards();
+        reply.array(shards.len());
+        for (nodes, ranges) in shards {
+            reply.map(2);
+            reply.bulk(b"slots");
+            reply.array(2 * ranges.len());
+            for (first, last) in ranges {
+                reply.int(i64::from(first));
+                reply.int(i64::from(last));
+            }
+            reply.bulk(b"nodes");
+            reply.array(nodes.len());
+            for (i, node) in nodes.into_iter().enumerate() {
+                node_of_shard(face, node, i == 0, reply);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The fields are in Redis' order, for readers by place.
+fn node_of_shard(face: &Face<'_>, node: NodeId, is_primary: bool, reply: &mut Reply<'_>) {
+    let address = face.address(node);
+    let texts = |reply: &mut Reply<'_>, pairs: &[(&str, &str)]| {
+        for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+            reply.bulk(text.as_bytes());
+        }
+    };
     reply.map(7);
-    let texts = [
-        ("id", cx.shared.cluster.node_id.as_str()),
-        ("ip", &host),
-        ("endpoint", &host),
-        ("role", "master"),
-        ("health", "online"),
-    ];
-    for (name, value) in texts {
-        reply.bulk(name.as_bytes());
-        reply.bulk(value.as_bytes());
-    }
-    for (name, value) in [("port", i64::from(port)), ("replication-offset", 0)] {
-        reply.bulk(name.as_bytes());
-        reply.int(value);
-    }
-    Ok(())
+    texts(reply, &[("id", &node_name(node))]);
+    reply.bulk(b"port");
+    reply.int(i64::from(address.port));
+    let role = if is_primary { "master" } else { "replica" };
+    texts(reply, &[("ip", &address.host), ("endpoint", &address.host), ("role", role)]);
+    // Positions are kept per partition: there is no one number for a node.
+    reply.bulk(b"replication-offset");
+    reply.int(0);
+    texts(reply, &[("health", if face.is_down(node) { "failed" } else { "online" })]);
 }
 
 fn count_keys_in_slot(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {

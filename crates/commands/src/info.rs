@@ -1,6 +1,8 @@
 //! INFO: what the server tells about itself, in the sections and fields that exporters read.
 
 use crate::client::ClientFlags;
+use crate::cluster::face_of;
+use crate::cluster::health::Health;
 use crate::context::Cx;
 use crate::error::Outcome;
 use crate::keyspace::DATABASES;
@@ -9,6 +11,7 @@ use crate::shared::Shared;
 use crate::stats::{CommandStats, LATENCY_BUCKETS, LATENCY_FIRST_BITS};
 use crate::table::{Acl, Command, Entry, Flags, Group, Keys, table};
 use crate::{REDIS_VERSION, system};
+use hypercache_cluster::meta::NodeAddress;
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::clock;
 use hypercache_stdx::size::human_bytes;
@@ -73,9 +76,7 @@ const SECTIONS: &[Section] = &[
     extra("Commandstats", commandstats),
     section("Errorstats", errorstats),
     extra("Latencystats", latencystats),
-    section("Cluster", |cx, out| {
-        push(out, "cluster_enabled", &u8::from(cx.shared.cluster.is_enabled()));
-    }),
+    section("Cluster", cluster),
     section("Keyspace", keyspace),
 ];
 
@@ -358,9 +359,19 @@ fn growth_percentiles(growth: &growth::Steps) -> String {
 }
 
 fn replication(cx: &mut Cx<'_>, out: &mut String) {
+    let view = cx.shared.cluster.view();
+    let face = face_of(cx, &view);
+    let replicas = face.replicas_of(face.me().node);
     lines!(out,
         "role": "master",
-        "connected_slaves": 0,
+        "connected_slaves": replicas.len(),
+    );
+    for (i, node) in replicas.into_iter().enumerate() {
+        let NodeAddress { host, port, .. } = face.address(node);
+        let value = format!("ip={host},port={port},state=online,offset=0,lag=0");
+        push(out, &format!("slave{i}"), &value);
+    }
+    lines!(out,
         "master_failover_state": "no-failover",
         "master_replid": cx.shared.run_id,
         "master_replid2": "0".repeat(40),
@@ -370,6 +381,32 @@ fn replication(cx: &mut Cx<'_>, out: &mut String) {
         "repl_backlog_size": 0,
         "repl_backlog_first_byte_offset": 0,
         "repl_backlog_histlen": 0,
+    );
+}
+
+fn cluster(cx: &mut Cx<'_>, out: &mut String) {
+    push(out, "cluster_enabled", &u8::from(cx.shared.cluster.is_enabled()));
+    let view = cx.shared.cluster.view();
+    if view.is_alone {
+        return;
+    }
+    let face = face_of(cx, &view);
+    let (health, me) = (Health::of(&face), face.me());
+    let primary = face.partitions().filter(|(_, c)| c.primary == me).count();
+    let in_sync = face.partitions().filter(|(_, c)| c.is_in_sync(me)).count();
+    lines!(out,
+        "cluster_health": health.state(),
+        "cluster_nodes": health.nodes,
+        "cluster_nodes_down": health.nodes_down,
+        "cluster_partitions": health.partitions,
+        "cluster_partitions_without_primary": health.without_primary,
+        "cluster_partitions_below_copies": health.below_copies,
+        "cluster_partitions_below_min_sync": health.below_min_sync,
+        "cluster_copies_joining": health.copies_joining,
+        "cluster_losses": health.losses,
+        "cluster_my_primaries": primary,
+        "cluster_my_replicas": in_sync - primary,
+        "cluster_meta_index": view.meta.index,
     );
 }
 

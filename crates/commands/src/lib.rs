@@ -35,6 +35,7 @@ pub mod turn;
 mod bitfield;
 mod bitmap;
 pub mod clients;
+mod cluster_admin;
 mod cluster_command;
 mod commandlog;
 mod compare;

@@ -1,5 +1,6 @@
 //! The server as a whole: its time, role and end.
 
+use crate::cluster::face_of;
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::table::{Acl, Command, Flags, Group};
@@ -42,7 +43,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         flags: QUICK.or(Flags::NO_SCRIPT),
         acl: Acl::ADMIN.or(Acl::DANGEROUS),
         run: role,
-        summary: "The place of the server in replication.",
+        summary: "The place of the server in replication: a primary, and who has copies of its keys.",
+        complexity: "O(N) in the number of partitions",
         examples: "> ROLE\n1) \"master\"\n2) (integer) 0\n3) (empty array)",
         ..BASE
     },
@@ -88,10 +90,20 @@ fn last_save(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
 }
 
 fn role(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+    let view = cx.shared.cluster.view();
+    let face = face_of(cx, &view);
+    let replicas = face.replicas_of(face.me().node);
     cx.reply.array(3);
     cx.reply.bulk(b"master");
+    // Positions are kept per partition: there is no one number for a node.
     cx.reply.int(0);
-    cx.reply.array(0);
+    cx.reply.array(replicas.len());
+    for address in replicas.into_iter().map(|node| face.address(node)) {
+        cx.reply.array(3);
+        cx.reply.bulk(address.host.as_bytes());
+        cx.reply.bulk_int(i64::from(address.port));
+        cx.reply.bulk_int(0);
+    }
     Ok(())
 }
 

@@ -479,6 +479,7 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::function::COMMANDS,
     crate::server::COMMANDS,
     crate::cluster_command::COMMANDS,
+    crate::cluster_admin::COMMANDS,
     crate::acl_command::COMMANDS,
     crate::config_command::COMMANDS,
     crate::slowlog::COMMANDS,
