@@ -14,11 +14,12 @@
 //! `@client N` goes on as another client, `@wait MS` lets time pass, `@expire` removes what is due.
 
 use super::frames::{Frames, frames};
+use crate::blocking::{self, TimedOut};
 use crate::client::ClientFlags;
 use crate::config::Config;
 use crate::keyspace::PARTITIONS;
 use crate::session::{ReplyMode, Session};
-use crate::shared::Shared;
+use crate::shared::{Mailbox, Shared};
 use crate::table::{Entry, table};
 use crate::testing::Harness;
 use crate::testing::replay::{KEEP_ALL, dataset, replay};
@@ -143,6 +144,8 @@ impl Run {
             config.set_at_start(name, value).expect("a valid setting");
         }
         let mut harness = Harness::over(Shared::with_secret(config, 1, (1, 2)));
+        let mailbox = Mailbox::new(Box::new(|| {}));
+        assert!(harness.shared.mailboxes.set(vec![mailbox]).is_ok(), "mailboxes are set once");
         harness.worker.rng = Rng::new(3);
         harness.worker.now_ms = START_MS;
         let others = (1..CLIENTS).map(|_| Harness::connect(&harness.shared)).collect();
@@ -205,14 +208,32 @@ impl Run {
     }
 
     fn command(&mut self, entry: Option<&'static Entry>, args: &[Vec<u8>]) {
+        self.end_wait();
         let before = State::of(&self.harness.session);
         let reply = self.harness.run_args(args);
+        // Replies to clients that waited, and what others are told.
+        self.harness.shared.mailboxes.get().into_iter().flatten().for_each(|mailbox| {
+            mailbox.take();
+        });
+        if self.harness.session.blocked().is_some() {
+            return assert!(reply.is_empty(), "a client that waits has its reply");
+        }
         let after = State::of(&self.harness.session);
         check_reply(entry, args, &reply, before, after);
         let session = &mut self.harness.session;
         if session.is_closing || session.client.is_killed() {
             session.close(&self.harness.shared);
             *session = Harness::connect(&self.harness.shared);
+        }
+    }
+
+    /// A client that waits sends nothing more: its time is over before it does.
+    fn end_wait(&mut self) {
+        let Harness { shared, session, .. } = &mut self.harness;
+        if let Some(waiter) = session.blocked().cloned() {
+            let ended = blocking::time_out(shared, &waiter);
+            assert!(!matches!(ended, TimedOut::NotYet), "nobody serves it at this moment");
+            session.end_wait();
         }
     }
 
