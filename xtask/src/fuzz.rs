@@ -5,7 +5,8 @@ use anyhow::{Context, Result, bail};
 use std::fs;
 
 /// The targets. Their bodies are in `hypercache_commands::testing::fuzz`, that of `lua_bridge` in
-/// `hypercache_scripting::testing`, and that of `cluster_frames` in `hypercache_cluster::frame`.
+/// `hypercache_scripting::testing`, and those of `cluster_frames` and `cluster_bus` in
+/// `hypercache_cluster`.
 const TARGETS: &[&str] = &[
     "resp_parser",
     "memcached_parser",
@@ -15,6 +16,7 @@ const TARGETS: &[&str] = &[
     "restore_payload",
     "lua_bridge",
     "cluster_frames",
+    "cluster_bus",
 ];
 
 /// AddressSanitizer, and the coverage that libFuzzer is guided by.

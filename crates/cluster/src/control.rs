@@ -11,7 +11,7 @@
 mod failover;
 mod repair;
 
-use crate::ids::Member;
+use crate::ids::{Member, PartitionId};
 use crate::lease::{Grant, LeaseTable};
 use crate::message::{Seal, SealAck};
 use crate::meta::{Command, MetaState};
@@ -49,6 +49,15 @@ pub enum ControlAction {
     },
     /// Propose this.
     Propose(Command),
+    /// Ask the primary of a partition to hand over.
+    HandOver {
+        /// The partition.
+        partition: PartitionId,
+        /// Its primary.
+        from: Member,
+        /// Its successor.
+        to: Member,
+    },
 }
 
 /// A heartbeat whose answer waits for a quorum.

@@ -11,6 +11,7 @@
 //!   backups, with the set of copies in sync kept by the consensus).
 //! - [`lease`]: time-limited leave to answer reads, for which clocks need to agree in rate only.
 //! - [`control`]: what the leader of the consensus does: leases, failover, repair.
+//! - [`plan`]: which copy should be where.
 //! - [`gate`]: when a reply may leave: `async`, `bounded` or `sync`.
 //! - [`frame`]: messages between nodes as bytes; [`bus`] all else that nodes say to each other.
 //! - [`host`]: what a server offers to the runtime of its node, and the other way round.
@@ -31,5 +32,6 @@ pub mod message;
 pub mod meta;
 pub mod mutant;
 pub mod partition;
+pub mod plan;
 pub mod settings;
 pub mod wire;

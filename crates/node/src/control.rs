@@ -335,6 +335,12 @@ impl Control {
                 ControlAction::Grant(grant) => {
                     self.bus.send(grant.to.node, &Frame::Grant(grant));
                 }
+                ControlAction::HandOver { partition, from, to } if from.node == self.me => {
+                    self.tell(Call::HandOver(partition, to));
+                }
+                ControlAction::HandOver { partition, from, to } => {
+                    self.bus.send(from.node, &Frame::HandOver { partition, to });
+                }
                 ControlAction::Seal { to, seal } if to.node == self.me => {
                     self.tell(Call::Seal(seal));
                 }

@@ -5,6 +5,7 @@
 //! and delivers everything late.
 
 use hypercache_cluster::control::Heartbeat;
+use hypercache_cluster::ids::{Member, PartitionId};
 use hypercache_cluster::lease::Grant;
 use hypercache_cluster::message::Message;
 use hypercache_cluster::meta::{Command, MetaState};
@@ -30,6 +31,8 @@ pub enum Payload {
     Whole(Box<MetaState>),
     /// To the leader.
     Propose(Command),
+    /// To a primary: another is wanted.
+    HandOver(PartitionId, Member),
     /// From a client.
     Request(Request),
     /// To a client.

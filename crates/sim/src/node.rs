@@ -255,6 +255,12 @@ impl Node {
             }
             Payload::Delta(first, commands) => self.take_delta(first, &commands, env),
             Payload::Whole(meta) => self.take_whole(*meta, env),
+            Payload::HandOver(partition, to) => {
+                let p = usize::from(partition.0);
+                if p < self.slots.len() {
+                    self.step(p, env, |partition, cx| partition.hand_over(to, cx));
+                }
+            }
             Payload::Request(request) => self.execute(from, request, env),
             Payload::Beat(..) | Payload::Propose(_) | Payload::Reply(..) => {}
         }

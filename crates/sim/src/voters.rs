@@ -217,6 +217,9 @@ impl Voters {
             ControlAction::Grant(grant) => {
                 env.send(from, index_of(grant.to.node), Payload::Grant(grant));
             }
+            ControlAction::HandOver { partition, from: primary, to } => {
+                env.send(from, index_of(primary.node), Payload::HandOver(partition, to));
+            }
             ControlAction::Seal { to, seal } => {
                 env.send(from, index_of(to.node), Payload::Data(Message::Seal(seal)));
             }

@@ -99,19 +99,19 @@ impl MetaState {
         Ok(())
     }
 
-    /// New partitions are empty, so every member that gets one is in sync from the start.
+    /// New partitions are empty, so every member that gets one is in sync from the start. Each node is
+    /// primary of a run of neighbours, so that clients see few ranges of slots. Where there are fewer nodes
+    /// than copies are wanted, the others are made when nodes come.
     fn create(&mut self, count: u16, copies: u8, model: &PartitionConfig) -> Applied {
-        let up: Vec<Member> = (self.nodes.iter())
+        let up: Vec<(Member, u16)> = (self.nodes.iter())
             .filter(|(_, entry)| entry.state == NodeState::Up)
-            .filter_map(|(node, _)| self.member(*node))
+            .filter_map(|(node, entry)| Some((self.member(*node)?, entry.zone)))
             .collect();
-        if up.len() < usize::from(copies.max(1)) {
+        if up.is_empty() {
             return Err(Reason::TooFewNodes);
         }
         for number in 0..count {
-            let first = usize::from(number) % up.len();
-            let isr: Vec<Member> =
-                (0..usize::from(copies)).map(|i| up[(first + i) % up.len()]).collect();
+            let isr = place(number, count, usize::from(copies.max(1)), &up);
             let config = self.partitions.entry(PartitionId(number)).or_default();
             if config.epoch.0 == 0 {
                 let (primary, epoch) = (isr[0], config.epoch.next());
@@ -255,6 +255,21 @@ impl MetaState {
         config.losses += 1;
         Ok(())
     }
+}
+
+/// Who gets a new partition, its primary first: others take turns, those of zones without a copy before.
+fn place(number: u16, count: u16, copies: usize, up: &[(Member, u16)]) -> Vec<Member> {
+    let first = usize::from(number) * up.len() / usize::from(count);
+    let mut chosen = vec![up[first]];
+    let others = up.len() - 1;
+    let turn = |i: usize| up[(first + 1 + (usize::from(number) + i) % others) % up.len()];
+    while chosen.len() < copies.min(up.len()) {
+        let free = (0..others).map(turn).filter(|node| !chosen.contains(node));
+        let in_zone = |node: &(Member, u16)| chosen.iter().filter(|c| c.1 == node.1).count();
+        let Some(next) = free.min_by_key(in_zone) else { break };
+        chosen.push(next);
+    }
+    chosen.into_iter().map(|(member, _)| member).collect()
 }
 
 type Applied = Result<(), Reason>;
