@@ -1,5 +1,7 @@
 //! Clusters of real processes: nodes that are killed, stopped and started again, on ports they keep.
 
+mod redis;
+
 use crate::links::Links;
 use crate::{binary, mono_ms};
 use hypercache_client::{Address, Connection, Reply};
@@ -9,9 +11,22 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// What runs on the nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The binary under test.
+    Ours,
+    /// `redis-server` with the settings it comes with: the number of nodes is even.
+    Redis,
+    /// `redis-server` with those settings by which it loses least.
+    SafeRedis,
+}
+
 /// How a cluster is made.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// What runs on the nodes.
+    pub kind: Kind,
     /// Nodes.
     pub nodes: usize,
     /// Copies of each partition.
@@ -26,7 +41,14 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Plan { nodes: 3, copies: 3, durability: "sync", is_shaped: false, settings: Vec::new() }
+        Plan {
+            kind: Kind::Ours,
+            nodes: 3,
+            copies: 3,
+            durability: "sync",
+            is_shaped: false,
+            settings: Vec::new(),
+        }
     }
 }
 
@@ -84,6 +106,9 @@ impl Nodes {
             std::fs::create_dir(all.folder(i)).expect("a folder");
             all.start_node(i);
         }
+        if all.plan.kind != Kind::Ours {
+            redis::create(&all);
+        }
         all
     }
 
@@ -112,7 +137,7 @@ impl Nodes {
         self.root.path().join(i.to_string())
     }
 
-    fn flags(&self, i: usize) -> Vec<String> {
+    fn settings(&self, i: usize) -> Vec<(String, String)> {
         let Plan { copies, durability, .. } = self.plan;
         let node = &self.nodes[i];
         let needed = if durability == "sync" { copies.min(2) } else { 1 };
@@ -121,7 +146,6 @@ impl Nodes {
         let mut settings = vec![
             ("port".to_owned(), node.port.to_string()),
             ("bind".to_owned(), "127.0.0.1".into()),
-            ("dir".to_owned(), self.folder(i).display().to_string()),
             ("cluster-enabled".to_owned(), "yes".into()),
             ("cluster-port".to_owned(), node.bus_port.to_string()),
             ("cluster-announce-bus-port".to_owned(), announced(i).to_string()),
@@ -133,6 +157,16 @@ impl Nodes {
             let join = format!("127.0.0.1:{}@{}", self.nodes[0].port, announced(0));
             settings.push(("cluster-join".to_owned(), join));
         }
+        settings
+    }
+
+    fn flags(&self, i: usize) -> Vec<String> {
+        let Node { port, bus_port, .. } = self.nodes[i];
+        let mut settings = match self.plan.kind {
+            Kind::Ours => self.settings(i),
+            other => redis::flags(port, bus_port, other == Kind::SafeRedis),
+        };
+        settings.push(("dir".to_owned(), self.folder(i).display().to_string()));
         settings.extend(self.plan.settings.iter().cloned());
         settings.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect()
     }
@@ -141,7 +175,8 @@ impl Nodes {
     pub fn start_node(&mut self, i: usize) {
         let mut log = std::fs::File::options();
         let log = log.create(true).append(true).open(self.folder(i).join("stderr"));
-        let mut command = Command::new(binary());
+        let is_ours = self.plan.kind == Kind::Ours;
+        let mut command = Command::new(if is_ours { binary() } else { "redis-server".into() });
         command.args(self.flags(i)).env_remove("HYPERCACHE_TEST_BINARY");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log"));
         let child = command.spawn().expect("a node starts");
@@ -206,14 +241,11 @@ impl Nodes {
 
     /// Whether every running node says that all nodes are there with all copies.
     pub fn is_well(&self) -> bool {
-        (0..self.len()).all(|i| {
-            let status = ask(self.port(i), &["HC.CLUSTER", "STATUS"]);
-            status.is_some_and(|status| {
-                let state = field(&status, "state").and_then(|s| Some(s.as_text()?.into_owned()));
-                let nodes = field(&status, "nodes").and_then(Reply::as_int);
-                state.as_deref() == Some("ok") && nodes == Some(self.len() as i64)
-            })
-        })
+        let is_node_well = match self.plan.kind {
+            Kind::Ours => is_well,
+            _ => redis::is_well,
+        };
+        (0..self.len()).all(|i| self.is_running(i) && is_node_well(self.port(i), self.len()))
     }
 
     /// Waits until [`Self::is_well`].
@@ -257,6 +289,16 @@ pub fn ask(port: u16, words: &[&str]) -> Option<Reply> {
     connection.set_read_timeout(Some(ANSWER)).ok()?;
     connection.hello(3).ok()?;
     connection.command(words).ok().filter(|reply| !reply.is_error())
+}
+
+/// Whether a node sees all nodes, and all copies there.
+fn is_well(port: u16, nodes: usize) -> bool {
+    let look = || {
+        let status = ask(port, &["HC.CLUSTER", "STATUS"])?;
+        let state = field(&status, "state")?.as_text()?.into_owned();
+        Some(state == "ok" && field(&status, "nodes")?.as_int()? == nodes as i64)
+    };
+    look().unwrap_or(false)
 }
 
 /// A field of a map.

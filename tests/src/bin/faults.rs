@@ -1,7 +1,7 @@
 //! Longer runs of real processes under faults: see `hypercache_tests::faults`.
 #![allow(clippy::print_stdout, reason = "it talks to whoever runs it")]
 
-use hypercache_tests::cluster::{Nodes, Plan};
+use hypercache_tests::cluster::{Kind as Server, Nodes, Plan};
 use hypercache_tests::faults::nemesis::Kind;
 use hypercache_tests::faults::{Run, failover, history, run};
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 usage: faults [--runs N] [--seconds S] [--nodes N] [--copies N] [--clients N] [--seed FIRST]
               [--durability sync|async] [--kinds all|processes] [--pause MS-MS] [--edn FOLDER]
+              [--server ours|redis|redis-safe] (with an even number of nodes, and --kinds processes)
        faults failover [--trials N] [--nodes N]
 ";
 
@@ -60,6 +61,15 @@ impl Options {
             "--edn" => self.edn = Some(value.into()),
             "--durability" => {
                 self.run.plan.durability = ["sync", "async"].into_iter().find(|m| *m == value)?;
+            }
+            "--server" => {
+                self.run.plan.kind = match value {
+                    "ours" => Server::Ours,
+                    "redis" => Server::Redis,
+                    "redis-safe" => Server::SafeRedis,
+                    _ => return None,
+                };
+                self.run.plan.is_shaped = self.run.plan.kind == Server::Ours;
             }
             "--pause" => {
                 let (least, most) = value.split_once('-')?;
