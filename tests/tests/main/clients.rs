@@ -63,7 +63,7 @@ pub(crate) fn ioredis() -> Option<PathBuf> {
 #[test]
 fn ioredis_smoke() {
     let Some(folder) = ioredis() else { return };
-    let (plain, cluster) = (Server::start(&[]), Server::start(&["--cluster-enabled", "yes"]));
+    let (plain, cluster) = (Server::start(&[]), Server::cluster_of_one());
     for (script, server) in [("smoke.js", plain), ("cluster.js", cluster)] {
         let script = folder.join(script);
         run(Path::new("node"), &[script.as_os_str(), server.port.to_string().as_ref()], b"");
@@ -72,7 +72,7 @@ fn ioredis_smoke() {
 
 #[test]
 fn redis_py_cluster() {
-    let server = Server::start(&["--cluster-enabled", "yes"]);
+    let server = Server::cluster_of_one();
     let script = folder("redis_py_cluster.py");
     let args = [script.as_os_str(), server.port.to_string().as_ref()].map(OsStr::to_owned);
     run(Path::new("python3"), &args, b"");
