@@ -4,6 +4,9 @@
 //! Everything here panics with a sentence when it fails, as a test would.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
+pub mod faults;
+pub mod links;
 mod memcached;
 mod program;
 mod server;

@@ -118,6 +118,13 @@ impl Server {
         Setup::new(&[&["--port", "{port}"], flags].concat()).start()
     }
 
+    /// Starts the binary under test as the only node of a cluster.
+    pub fn cluster_of_one() -> Server {
+        // Ten thousand above a port that is free may be no port.
+        let bus_port = free_port().to_string();
+        Server::start(&["--cluster-enabled", "yes", "--cluster-port", &bus_port])
+    }
+
     /// Starts the server that behaviour is compared with.
     pub fn redis(flags: &[&str]) -> Server {
         let mut setup = Setup::new(&[REDIS_FLAGS, flags].concat());

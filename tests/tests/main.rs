@@ -8,6 +8,10 @@ mod blocking;
 mod bounds;
 #[path = "main/clients.rs"]
 mod clients;
+#[path = "main/cluster.rs"]
+mod cluster;
+#[path = "main/cluster_clients.rs"]
+mod cluster_clients;
 #[path = "main/compat.rs"]
 mod compat;
 #[path = "main/dump.rs"]

@@ -30,6 +30,8 @@ Usage: cargo xtask TASK
   fuzz      TARGET SECONDS: look for inputs that break a target of fuzz/
   sim       [--seeds N] [--seed FIRST] [--seconds N] | --replay SEED | --tell SEED | mutants [--budget N]:
             run a simulated cluster through faults, or break each rule and see that it is noticed
+  faults    [--runs N] [--seconds S] [--nodes N] ..., or failover [--trials N]: the same with real processes,
+            killed, stopped and cut off from each other; `faults help` says more
   bench     measure the release build beside the peers that are installed
   bench types  [WORD ..]: the same of commands on collections and of scripts, or of some
   instructions  [epoll|uring]: count those of a GET and a SET with valgrind
@@ -63,6 +65,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["fuzz", target, seconds] => fuzz::fuzz(target, seconds),
         ["bench", "types", words @ ..] => types::bench(words),
         ["sim", options @ ..] => sim(options),
+        ["faults", options @ ..] => faults(options),
         ["bench", options @ ..] => bench::bench(options),
         ["instructions", back_ends @ ..] => instructions::instructions(back_ends),
         ["evict", words @ ..] => evict::evict(words),
@@ -96,6 +99,14 @@ fn test() -> Result<()> {
 fn sim(options: &[&str]) -> Result<()> {
     let run = ["run", "--quiet", "--profile", "sim", "--package", "hypercache-sim", "--"];
     cargo(&[&run[..], options].concat())
+}
+
+/// Real processes of the release build under faults. The kit itself needs assertions, not speed.
+fn faults(options: &[&str]) -> Result<()> {
+    cargo(&["build", "--release", "--package", "hypercache"])?;
+    let run = ["run", "--quiet", "--package", "hypercache-tests", "--bin", "faults", "--"];
+    let binary = root().join("target/release/hypercache").display().to_string();
+    process::cargo_with(&[&run[..], options].concat(), &[("HYPERCACHE_TEST_BINARY", &binary)])
 }
 
 /// What of the simulator fits into every run of the tests: about a minute.

@@ -8,9 +8,10 @@
 
 use crate::{Address, Connection, Error, Reply};
 use hypercache_protocol::slot::{SLOTS, slot_of};
+use hypercache_stdx::clock::mono_ms;
 use std::collections::HashMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long to wait for what.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +54,7 @@ impl std::error::Error for Failure {}
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);
 /// The slots are asked for at most so often.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
+const ASK_AGAIN_MS: u64 = 100;
 
 /// A blocking client of a cluster, with one connection per node.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ pub struct Cluster {
     slots: Vec<u16>,
     nodes: Vec<Address>,
     connections: HashMap<String, Connection>,
-    asked: Option<Instant>,
+    asked_ms: Option<u64>,
     redirections: u64,
 }
 
@@ -89,7 +90,7 @@ impl Cluster {
             slots: vec![u16::MAX; usize::from(SLOTS)],
             nodes: Vec::new(),
             connections: HashMap::new(),
-            asked: None,
+            asked_ms: None,
             redirections: 0,
         }
     }
@@ -112,7 +113,7 @@ impl Cluster {
     /// See [`Failure`]. An error reply that says something about the request itself is a reply.
     pub fn command<A: AsRef<[u8]>>(&mut self, key: &[u8], words: &[A]) -> Result<Reply, Failure> {
         let slot = usize::from(slot_of(key));
-        let deadline = Instant::now() + self.patience.request;
+        let deadline_ms = mono_ms() + self.patience.request.as_millis() as u64;
         let mut turn = 0;
         loop {
             let error = match self.attempt(slot, turn, words) {
@@ -131,7 +132,7 @@ impl Cluster {
                 }
             };
             turn += 1;
-            if Instant::now() >= deadline {
+            if mono_ms() >= deadline_ms {
                 return Err(Failure::NotDone(error));
             }
         }
@@ -185,10 +186,11 @@ impl Cluster {
 
     /// Asks one of the nodes who has which slots; another one each turn.
     fn ask_for_slots(&mut self, turn: usize) {
-        if self.asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
+        let now_ms = mono_ms();
+        if self.asked_ms.is_some_and(|at| now_ms < at + ASK_AGAIN_MS) {
             return;
         }
-        self.asked = Some(Instant::now());
+        self.asked_ms = Some(now_ms);
         let mut places: Vec<Address> = self.nodes.clone();
         places.extend(self.seeds.iter().filter(|seed| !self.nodes.contains(seed)).cloned());
         let first = turn % places.len().max(1);

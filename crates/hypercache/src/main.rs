@@ -3,6 +3,7 @@
 
 mod bench;
 mod cli;
+mod cluster;
 mod reference;
 mod serve;
 mod settings;
@@ -19,11 +20,12 @@ Usage:
   hypercache [serve] [CONFIG-FILE] [--name value ...]   start the server
   hypercache cli [OPTIONS] [COMMAND ...]                talk to a server
   hypercache bench [OPTIONS]                            measure a server
+  hypercache cluster status|nodes|plan|drain|...        look after a cluster, or try one
   hypercache docs commands|config|errors                print the reference
 
 Settings are those of docs/config.md: a redis.conf line `name value` is the flag `--name value` and
-the environment variable HYPERCACHE_NAME. `hypercache cli --help` and `hypercache bench --help` say
-more about the tools.
+the environment variable HYPERCACHE_NAME. `hypercache cli --help`, `hypercache bench --help` and
+`hypercache cluster --help` say more about the tools.
 ";
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn dispatch() -> anyhow::Result<ExitCode> {
     match args.first().map(String::as_str) {
         Some("cli") => cli::run(&args[1..]),
         Some("bench") => bench::run(&args[1..]),
+        Some("cluster") => cluster::run(&args[1..]),
         Some("docs") => reference::run(&args[1..]),
         Some("serve") => serve::run(&args[1..]),
         Some("help" | "--help" | "-h") => print(HELP),

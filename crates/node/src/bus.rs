@@ -17,6 +17,7 @@ use hypercache_cluster::bus::{Frame, Lane};
 use hypercache_cluster::ids::{Generation, NodeId};
 use hypercache_cluster::message::Message;
 use hypercache_cluster::meta::NodeAddress;
+use hypercache_stdx::clock;
 use lane::Outgoing;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -77,6 +78,8 @@ struct Place {
 pub(crate) struct Peer {
     node: NodeId,
     place: Mutex<Place>,
+    /// When something came from it last, in ms of this machine's monotonic clock.
+    heard_ms: AtomicU64,
     data: Outgoing,
     control: Outgoing,
 }
@@ -92,6 +95,8 @@ pub struct PeerStatus {
     pub data: LinkStatus,
     /// Everything else.
     pub control: LinkStatus,
+    /// When something came from it last, in ms of this machine's monotonic clock; 0 before anything did.
+    pub heard_ms: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -201,6 +206,7 @@ impl Bus {
         let peer = Arc::new(Peer {
             node,
             place: Mutex::default(),
+            heard_ms: AtomicU64::new(0),
             data: Outgoing::new(Lane::Data, DATA_BYTES_MAX),
             control: Outgoing::new(Lane::Control, CONTROL_BYTES_MAX),
         });
@@ -285,6 +291,13 @@ impl Bus {
         self.peers().get(&node).is_some_and(|peer| peer.control.is_up())
     }
 
+    /// Something came from a peer.
+    fn heard(&self, node: NodeId) {
+        if let Some(peer) = self.peers().get(&node) {
+            peer.heard_ms.store(clock::mono_ms(), Ordering::Relaxed);
+        }
+    }
+
     /// State of all links.
     pub(crate) fn status(&self) -> Vec<PeerStatus> {
         let peers = self.peers();
@@ -293,6 +306,7 @@ impl Bus {
             address: peer.address().unwrap_or_default(),
             data: peer.data.status(),
             control: peer.control.status(),
+            heard_ms: peer.heard_ms.load(Ordering::Relaxed),
         };
         peers.values().map(status).collect()
     }

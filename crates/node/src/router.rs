@@ -5,10 +5,11 @@ use crate::bus::{Bus, Sink};
 use crate::control::{Event, Published};
 use crate::raft::Log;
 use hypercache_cluster::bus::{Frame, Lane};
-use hypercache_cluster::host::{Host, Outside};
+use hypercache_cluster::host::{Host, Outside, PeerSeen, Seen};
 use hypercache_cluster::ids::NodeId;
 use hypercache_cluster::message::{Message, SealAck};
 use hypercache_cluster::meta::Command;
+use hypercache_stdx::clock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
@@ -119,5 +120,17 @@ impl Outside for Face {
         } else {
             self.bus.send(asker, &Frame::Message(Message::SealAck(ack)));
         }
+    }
+
+    fn seen(&self) -> Seen {
+        let (log, now_ms) = (self.log.status(), clock::mono_ms());
+        let peers = self.bus.status().into_iter().map(|peer| PeerSeen {
+            node: peer.node,
+            is_connected: peer.data.is_up && peer.control.is_up,
+            connected_ms: now_ms.saturating_sub(peer.data.since_ms),
+            silent_ms: now_ms.saturating_sub(peer.heard_ms),
+            queued_bytes: (peer.data.queued + peer.control.queued) as u64,
+        });
+        Seen { leader: log.leader, term: log.term, voters: log.voters, peers: peers.collect() }
     }
 }

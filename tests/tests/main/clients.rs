@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A folder of this package.
-fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
 }
 
@@ -38,14 +38,14 @@ fn redis_py() {
 }
 
 /// Installs ioredis beside the build, once. `None`, with a reason printed, where that cannot be.
-fn ioredis() -> Option<PathBuf> {
+pub(crate) fn ioredis() -> Option<PathBuf> {
     if !is_installed("node") || !is_installed("npm") {
         skipped("ioredis needs node and npm");
         return None;
     }
     let target = std::env::current_exe().ok()?.ancestors().nth(3)?.join("ioredis");
     std::fs::create_dir_all(&target).expect("a folder");
-    for name in ["package.json", "package-lock.json", "smoke.js", "cluster.js"] {
+    for name in ["package.json", "package-lock.json", "smoke.js", "cluster.js", "failover.js"] {
         std::fs::copy(folder("ioredis").join(name), target.join(name)).expect("a copy");
     }
     if !target.join("node_modules/ioredis").is_dir() {
@@ -63,7 +63,7 @@ fn ioredis() -> Option<PathBuf> {
 #[test]
 fn ioredis_smoke() {
     let Some(folder) = ioredis() else { return };
-    let (plain, cluster) = (Server::start(&[]), Server::start(&["--cluster-enabled", "yes"]));
+    let (plain, cluster) = (Server::start(&[]), Server::cluster_of_one());
     for (script, server) in [("smoke.js", plain), ("cluster.js", cluster)] {
         let script = folder.join(script);
         run(Path::new("node"), &[script.as_os_str(), server.port.to_string().as_ref()], b"");
@@ -72,7 +72,7 @@ fn ioredis_smoke() {
 
 #[test]
 fn redis_py_cluster() {
-    let server = Server::start(&["--cluster-enabled", "yes"]);
+    let server = Server::cluster_of_one();
     let script = folder("redis_py_cluster.py");
     let args = [script.as_os_str(), server.port.to_string().as_ref()].map(OsStr::to_owned);
     run(Path::new("python3"), &args, b"");

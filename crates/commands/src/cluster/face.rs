@@ -12,8 +12,9 @@ use hypercache_cluster::meta::{NodeAddress, NodeEntry, NodeState, PartitionConfi
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-/// A node of which nothing was heard for so long is told to clients as failed.
-const SILENT_MS: u64 = 1000;
+/// A node of which nothing was heard for so long is told to clients as failed. Nodes that have nothing to
+/// say to each other say so once a second; one whose process ended is known by its connections.
+const SILENT_MS: u64 = 2500;
 
 /// The name of a node: forty hexadecimal digits, as clients expect them, the first sixteen of which tell.
 #[must_use]

@@ -107,6 +107,7 @@ fn hand_on(bus: &Arc<Bus>, from: NodeId, buffer: &mut Vec<u8>) -> Result<(), Str
         }
     }
     if done > 0 {
+        bus.heard(from);
         bus.sink.end_of_turn();
         buffer.drain(..done);
         if buffer.is_empty() && buffer.capacity() > KEPT_BYTES_MAX {

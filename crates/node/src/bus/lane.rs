@@ -39,6 +39,8 @@ pub struct LinkStatus {
     pub dropped: u64,
     /// How often a connection was made.
     pub connects: u64,
+    /// When the last one was made, in ms of this machine's monotonic clock.
+    pub since_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +66,7 @@ pub(super) struct Outgoing {
     sent: AtomicU64,
     dropped: AtomicU64,
     connects: AtomicU64,
+    since_ms: AtomicU64,
 }
 
 impl Outgoing {
@@ -78,6 +81,7 @@ impl Outgoing {
             sent: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             connects: AtomicU64::new(0),
+            since_ms: AtomicU64::new(0),
         }
     }
 
@@ -96,6 +100,7 @@ impl Outgoing {
             sent: self.sent.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
             connects: self.connects.load(Ordering::Relaxed),
+            since_ms: self.since_ms.load(Ordering::Relaxed),
         }
     }
 
@@ -198,6 +203,7 @@ impl Outgoing {
                     let since_ms = clock::mono_ms();
                     self.is_up.store(true, Ordering::Relaxed);
                     self.connects.fetch_add(1, Ordering::Relaxed);
+                    self.since_ms.store(clock::mono_ms(), Ordering::Relaxed);
                     bus.sink.link_changed(peer.node, self.lane, true);
                     was_told = false;
                     let error = self.send_all(stream);
