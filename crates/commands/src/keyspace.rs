@@ -7,6 +7,7 @@
 //! as an effect in one place.
 
 mod ahead;
+mod copy;
 mod dbs;
 mod due;
 mod evict;
@@ -19,6 +20,7 @@ mod tracked;
 mod typed;
 mod waiting;
 
+pub use copy::{Copy, Loading};
 pub(crate) use evict::{Gone, partition_and_db};
 pub use history::{History, Ready, WatchFlag};
 pub(crate) use place::partition_of_slot;
@@ -56,6 +58,8 @@ pub struct Shard {
     is_changed: bool,
     /// Whether it was unlocked while clients waited for keys of it that are ready.
     is_unserved: bool,
+    /// Whether another node decides what is here: this is a copy of its, or none.
+    is_foreign: bool,
     dbs: Dbs,
     /// Log and watchers.
     pub history: History,
@@ -82,8 +86,17 @@ impl Shard {
     fn new(hasher: KeyHasher, registered: &Arc<Sum>) -> Self {
         let dbs = Dbs::default();
         let (history, due_within) = (History::new(registered), Vec::new());
-        let (is_changed, is_unserved, reported_bytes) = Default::default();
-        Shard { is_changed, is_unserved, dbs, history, hasher, reported_bytes, due_within }
+        let (is_changed, is_unserved, is_foreign, reported_bytes) = Default::default();
+        Shard {
+            is_changed,
+            is_unserved,
+            is_foreign,
+            dbs,
+            history,
+            hasher,
+            reported_bytes,
+            due_within,
+        }
     }
 
     /// Database `i`, if it ever held a key.
@@ -264,9 +277,14 @@ impl Keyspace {
     /// A new database of a partition; `at` has the numbers of both.
     #[inline(never)]
     fn new_db(&self, hasher: KeyHasher, at: (u16, u8), now_ms: u64) -> Db {
-        let db = Db::with_uses(hasher, now_ms, Arc::clone(&self.uses), evict::place_of(at));
+        let db = self.new_db_apart(hasher, at, now_ms);
         self.core(at.0, at.1).set(Some(db.core()));
         db
+    }
+
+    /// As [`Self::new_db`], for one that is not in its place yet.
+    fn new_db_apart(&self, hasher: KeyHasher, at: (u16, u8), now_ms: u64) -> Db {
+        Db::with_uses(hasher, now_ms, Arc::clone(&self.uses), evict::place_of(at))
     }
 
     /// Locks one partition.
@@ -568,7 +586,7 @@ impl<'a> Keys<'a> {
             self.exists(key);
         }
         let (db, history, key) = self.write_to(key);
-        let observed = history.log.is_kept();
+        let observed = history.is_kept();
         let copy = if observed { Some(value.clone()) } else { None };
         let was = db.set(key, value, ttl, seconds);
         let is_new = matches!(was, Was::Missing);
@@ -612,7 +630,7 @@ impl<'a> Keys<'a> {
     pub fn also(&mut self, key: &[u8], event: Event) {
         let db_number = self.db;
         let (db, history, key) = self.write_to(key);
-        if !history.log.is_kept() {
+        if !history.is_kept() {
             return;
         }
         let deadline = db.get(key).and_then(|e| e.deadline());

@@ -208,6 +208,18 @@ impl Tracked {
         }
     }
 
+    /// Notes that all keys are stale, those that are remembered and those with a prefix.
+    pub(super) fn note_all(&mut self) {
+        let keys: Vec<Box<[u8]>> = self.readers.keys().cloned().collect();
+        for key in keys {
+            let readers = self.take_readers(&key);
+            self.add(Stale::Key { key, readers, is_broadcast: false, cause: Cause::Changed });
+        }
+        if self.is_broadcast {
+            self.add(Stale::All);
+        }
+    }
+
     /// Forgets some key, because there are too many, and has its readers told. `random` chooses
     /// among the first few: walking further would cost more than it is worth. Returns whether there
     /// was one.
