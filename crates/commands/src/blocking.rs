@@ -45,6 +45,7 @@ use crate::leftover::Leftover;
 use crate::session::{ReplyMode, Session};
 use crate::shared::{Message, Shared};
 use crate::table::{Entry, Group};
+use hypercache_cluster::gate::Need;
 use hypercache_protocol::parse::OwnedArgs;
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::{clock, number};
@@ -397,7 +398,9 @@ fn serve_key(cx: &mut Cx<'_>, ready: &mut Ready) -> Result<(), Vec<u16>> {
         *is_waiting = false;
         drop(is_waiting);
         forget(cx.shared, &waiter, |key| cx.keys.remove_waiter(waiter.db, key, waiter.number));
-        send(cx.shared, &waiter, reply);
+        // What it was served may not be committed yet.
+        let need = crate::cluster::serving::need_of_served(cx, &ready.key);
+        send(cx.shared, &waiter, reply, need);
     }
     Ok(())
 }
@@ -433,10 +436,10 @@ fn try_again(cx: &mut Cx<'_>, waiter: &Waiter, ready: &mut Ready) -> Option<Box<
 }
 
 /// Hands the reply of a wait that was ended to the worker of its client.
-fn send(shared: &Shared, waiter: &Waiter, reply: Box<Output>) {
+fn send(shared: &Shared, waiter: &Waiter, reply: Box<Output>, need: Need) {
     let client = Arc::clone(&waiter.client);
     let (worker, number) = (client.worker, waiter.number);
-    shared.send(worker, Message::Unblock { client, number, reply });
+    shared.send(worker, Message::Unblock { client, number, reply, need });
 }
 
 /// Keys that a wait is taken from at once when it ends; of further ones it is later on, while there is
@@ -495,8 +498,31 @@ pub(crate) fn answer(shared: &Shared, waiter: &Arc<Waiter>, write: impl FnOnce(&
     forget_free(shared, waiter);
     let mut reply = Box::<Output>::default();
     write(&mut Reply::new(&mut reply, waiter.version));
-    send(shared, waiter, reply);
+    send(shared, waiter, reply, Need::Nothing);
 }
+
+/// Ends a wait because another node looks after its keys now. Their partition is held; `remove` takes the
+/// wait from a key's list.
+pub(crate) fn force_unblock(
+    shared: &Shared,
+    waiter: &Arc<Waiter>,
+    mut remove: impl FnMut(u8, &[u8], u64),
+) {
+    if !std::mem::take(&mut *waiter.is_waiting.lock()) {
+        return;
+    }
+    forget(shared, waiter, |key| {
+        remove(waiter.db, key, waiter.number);
+        true
+    });
+    let mut reply = Box::<Output>::default();
+    Reply::new(&mut reply, waiter.version).error(FORCED.as_bytes());
+    send(shared, waiter, reply, Need::Nothing);
+}
+
+/// What a client is told whose wait ends so.
+const FORCED: &str = "UNBLOCKED force unblock from blocking operation, instance state changed \
+                      (master -> replica?)";
 
 /// Ends the wait of a client from another connection. Returns whether it waited for keys: what is under
 /// way elsewhere cannot be called back.
@@ -513,7 +539,7 @@ pub(crate) fn unblock(shared: &Shared, id: u64, with_error: bool) -> bool {
     } else {
         reply.null_array();
     }
-    send(shared, &waiter, output);
+    send(shared, &waiter, output, Need::Nothing);
     true
 }
 

@@ -16,6 +16,7 @@ mod history;
 mod hold;
 mod items;
 mod place;
+mod replica;
 mod tracked;
 mod typed;
 mod waiting;
@@ -25,6 +26,7 @@ pub(crate) use evict::{Gone, partition_and_db};
 pub use history::{History, Ready, WatchFlag};
 pub(crate) use place::partition_of_slot;
 pub use place::{Located, partition_of};
+pub(crate) use replica::{Refused, Wish, is_clean, read_rule, read_rule_of_all};
 pub use tracked::{Cause, Stale, Totals};
 pub use typed::Editor;
 
@@ -68,6 +70,8 @@ pub struct Shard {
     reported_bytes: usize,
     /// Keys of hashes with fields that are due, by database: the last one is being worked on.
     due_within: Vec<(u8, Box<[u8]>)>,
+    /// Its place in the cluster, if the node has others.
+    replica: Option<Box<replica::Replica>>,
 }
 
 /// Bytes of the lock before what it guards.
@@ -96,6 +100,7 @@ impl Shard {
             hasher,
             reported_bytes,
             due_within,
+            replica: None,
         }
     }
 
@@ -463,11 +468,11 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Calls `f` with every partition in turn: under the lock already held, or a lock of its own.
-    /// `f` says whether to go on. For commands whose keys are [`crate::table::Keys::All`] or `Each`.
+    /// Calls `f` with every partition in turn that this node decides about: under the lock already held,
+    /// or a lock of its own. `f` says whether to go on. For commands whose keys are [`crate::table::Keys::All`] or `Each`.
     pub fn each_shard(&mut self, mut f: impl FnMut(u16, &mut Shard) -> bool) {
         for p in 0..PARTITIONS as u16 {
-            if !self.with_shard(p, |shard| f(p, shard)) {
+            if !self.with_shard(p, |shard| shard.is_foreign || f(p, shard)) {
                 return;
             }
         }

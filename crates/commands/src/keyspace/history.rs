@@ -282,6 +282,17 @@ impl History {
         }
     }
 
+    /// Whether somebody is to be told of something, or served.
+    pub(super) fn has_news(&self) -> bool {
+        let is_stale = self.tracked.as_ref().is_some_and(|tracked| tracked.has_stale());
+        is_stale || self.has_ready() || self.log.is_kept() && self.log.last() != self.notified
+    }
+
+    /// A charge of what is registered with the keyspace.
+    pub(super) fn new_charge(&self) -> Charge {
+        self.charge.another()
+    }
+
     /// The clients that wait for keys, each once.
     pub(super) fn waiters(&self) -> Vec<Arc<Waiter>> {
         let waiting = self.observers.values().flat_map(|observers| &observers.waiting);

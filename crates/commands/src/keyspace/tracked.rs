@@ -150,6 +150,11 @@ impl Tracked {
         self.is_idle() && self.stale.is_empty()
     }
 
+    /// Whether somebody is to be told.
+    pub(super) fn has_stale(&self) -> bool {
+        !self.stale.is_empty()
+    }
+
     /// Notes that a client read a key.
     pub(super) fn remember(&mut self, key: &[u8], client: &Arc<Client>) {
         match self.readers.get_mut(key) {
