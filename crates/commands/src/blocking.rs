@@ -38,6 +38,7 @@
 
 use crate::charge::{Charge, Sum, heap, shared, table};
 use crate::client::{Client, ClientFlags};
+use crate::cluster::wait::{Asked, count};
 use crate::context::{Cx, Worker};
 use crate::error::{Outcome, ReplyError};
 use crate::keyspace::{Keys, Ready, partition_of};
@@ -83,6 +84,8 @@ pub struct Waiter {
     deadline_ms: Option<u64>,
     /// Whether CLIENT REPLY takes its reply away.
     is_silent: bool,
+    /// What it waits for instead of keys, in WAIT.
+    asked: Option<Asked>,
     is_waiting: Mutex<bool>,
     /// Bytes of all this, until the last one who knows of it is gone.
     _charge: Charge,
@@ -121,6 +124,12 @@ impl Waiter {
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.is_silent
+    }
+
+    /// What it waits for instead of keys, in WAIT.
+    #[must_use]
+    pub fn asked(&self) -> Option<Asked> {
+        self.asked
     }
 
     /// Its database and the keys that it is registered with.
@@ -216,6 +225,17 @@ impl Cx<'_> {
         args: OwnedArgs,
         denied: impl FnOnce(&mut Reply<'_>),
     ) -> Outcome {
+        self.wait_asking(None, keys, (timeout_ms, args), denied)
+    }
+
+    /// As [`Self::wait`], for something that is no key.
+    pub(crate) fn wait_asking<'k>(
+        &mut self,
+        asked: Option<Asked>,
+        keys: impl Iterator<Item = &'k [u8]>,
+        (timeout_ms, args): (u64, OwnedArgs),
+        denied: impl FnOnce(&mut Reply<'_>),
+    ) -> Outcome {
         match self.blocking {
             Blocking::Serving(_) => return Err(ReplyError::WouldBlock),
             Blocking::Denied => {
@@ -251,6 +271,7 @@ impl Cx<'_> {
             targets,
             deadline_ms,
             is_silent: self.session.reply_mode != ReplyMode::On,
+            asked,
             is_waiting: Mutex::new(true),
             _charge: charge,
         });
@@ -344,8 +365,10 @@ fn serve_partition(shared: &Shared, worker: &mut Worker, partition: u16) {
         let (reply, entry) = (Reply::new(&mut out, Version::V2), crate::table::unknown());
         let (session, blocking) = (&mut session, Blocking::Denied);
         let mut cx = Cx { shared, worker, session, keys, reply, entry, blocking };
-        // What lacks a target is left for the next turn.
-        let _left = serve(&mut cx);
+        if cx.keys.may_remove(partition) {
+            // What lacks a target is left for the next turn.
+            let _left = serve(&mut cx);
+        }
         crate::dispatch::release(shared, &mut cx.keys);
         cx.keys.stale
     };
@@ -485,9 +508,13 @@ pub fn time_out(shared: &Shared, waiter: &Arc<Waiter>) -> TimedOut {
     }
     drop(is_waiting);
     forget_free(shared, waiter);
-    let mut reply = Box::<Output>::default();
-    Reply::new(&mut reply, waiter.version).null_array();
-    TimedOut::Now(reply)
+    let mut output = Box::<Output>::default();
+    let mut reply = Reply::new(&mut output, waiter.version);
+    match &waiter.asked {
+        Some(asked) => reply.int(count(shared, asked).unwrap_or(0)),
+        None => reply.null_array(),
+    }
+    TimedOut::Now(output)
 }
 
 /// Answers a client that waits for something else than keys, if it still does.

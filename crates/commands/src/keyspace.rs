@@ -468,11 +468,11 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Calls `f` with every partition in turn that this node decides about: under the lock already held,
-    /// or a lock of its own. `f` says whether to go on. For commands whose keys are [`crate::table::Keys::All`] or `Each`.
+    /// Calls `f` with every partition in turn: under the lock already held, or a lock of its own.
+    /// `f` says whether to go on. For commands whose keys are [`crate::table::Keys::All`] or `Each`.
     pub fn each_shard(&mut self, mut f: impl FnMut(u16, &mut Shard) -> bool) {
         for p in 0..PARTITIONS as u16 {
-            if !self.with_shard(p, |shard| shard.is_foreign || f(p, shard)) {
+            if !self.with_shard(p, |shard| f(p, shard)) {
                 return;
             }
         }
@@ -537,6 +537,7 @@ impl<'a> Keys<'a> {
         at: (u16, u8),
         now_ms: u64,
     ) -> (&'s mut Db, &'s mut History) {
+        debug_assert!(!shard.is_foreign, "another node decides what is here");
         shard.is_changed = true;
         let Shard { hasher, dbs, history, .. } = shard;
         (dbs.get_or_insert_with(at.1, || keyspace.new_db(*hasher, at, now_ms)), history)
@@ -696,6 +697,9 @@ impl<'a> Keys<'a> {
         let keyspace = self.keyspace;
         let now_ms = self.now_ms;
         self.each_shard(|p, shard| {
+            if shard.is_foreign {
+                return true;
+            }
             shard.is_changed = true;
             let Shard { hasher, dbs, history, .. } = shard;
             history.forget_tracked(p == 0, &keyspace.tracked);
@@ -744,7 +748,7 @@ impl<'a> Keys<'a> {
     pub fn count(&mut self, db: u8) -> (usize, usize) {
         let mut sum = (0, 0);
         self.each_shard(|_, shard| {
-            if let Some(db) = shard.db(db) {
+            if let Some(db) = shard.own_db(db) {
                 sum = (sum.0 + db.len(), sum.1 + db.expires());
             }
             true

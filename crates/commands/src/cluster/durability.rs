@@ -1,5 +1,7 @@
 //! How much of what is acknowledged may be lost at a failover: for all keys, and by prefixes of keys.
 
+use crate::config::Config;
+use crate::shared::Shared;
 use hypercache_cluster::gate::Durability;
 
 /// The rules in force. A key is under the rule with the longest prefix that it begins with.
@@ -48,6 +50,29 @@ fn strictness(durability: Durability) -> u8 {
 /// The stricter of two.
 pub(crate) fn stricter(a: Durability, b: Durability) -> Durability {
     if strictness(b) > strictness(a) { b } else { a }
+}
+
+/// The rules that the settings say.
+pub(crate) fn rules(config: &Config) -> Rules {
+    let number = |name: &str| config.get(name).parse().unwrap_or_default();
+    let lag = Lag {
+        age_ms: number("durability-max-lag-ms"),
+        bytes: number("durability-max-lag-bytes") as usize,
+    };
+    // They were checked one by one.
+    Rules::parse(&config.get("durability"), &config.get("durability-rules"), lag).unwrap_or_default()
+}
+
+/// Makes changed settings count.
+pub(crate) fn apply(shared: &Shared, _: &str) {
+    if let Some(plane) = shared.cluster.plane() {
+        plane.set_rules(rules(&shared.config));
+    }
+}
+
+/// Checks the setting `durability-rules`.
+pub(crate) fn check(text: &str) -> Result<String, String> {
+    Rules::parse("async", text, Lag { age_ms: 0, bytes: 0 }).map(|_| text.to_owned())
 }
 
 impl Rules {

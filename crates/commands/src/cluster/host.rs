@@ -82,6 +82,9 @@ impl Host for ServerHost {
     fn metadata(&self, meta: &Arc<MetaState>, changed: &[PartitionId]) {
         let Some(shared) = self.shared.upgrade() else { return };
         self.plane.set_meta(meta);
+        if let Some(me) = self.plane.me() {
+            shared.cluster.publish(me, meta);
+        }
         for id in changed {
             self.configure(&shared, meta, *id);
         }

@@ -6,10 +6,10 @@
 
 use super::durability::stricter;
 use super::plane::Plane;
-use crate::client::ClientFlags;
+use crate::client::{Client, ClientFlags};
 use crate::context::Cx;
 use crate::keyspace::{Refused, Wish, is_clean, partition_of, read_rule, read_rule_of_all};
-use crate::session::{LastWrite, Multi};
+use crate::session::Multi;
 use crate::table::{Entry, Flags};
 use hypercache_cluster::gate::{Durability, Need};
 use hypercache_cluster::ids::PartitionId;
@@ -141,10 +141,10 @@ fn redirect(plane: &Plane, slot: u16) -> String {
 pub(crate) fn admit(
     cx: &Cx<'_>,
     plane: &Plane,
-    entry: &Entry,
-    args: Args<'_>,
+    (entry, args): (&Entry, Args<'_>),
+    client: &Client,
 ) -> Result<(), Refusal> {
-    admit_asked(cx, plane, Asked::Command(entry, args))
+    admit_asked(cx, plane, Asked::Command(entry, args), client)
 }
 
 /// Whether a transaction may run. Its partitions are held.
@@ -152,16 +152,21 @@ pub(crate) fn admit(
 /// # Errors
 /// Why not.
 pub(crate) fn admit_queue(cx: &Cx<'_>, plane: &Plane, multi: &Multi) -> Result<(), Refusal> {
-    admit_asked(cx, plane, Asked::Transaction(multi))
+    admit_asked(cx, plane, Asked::Transaction(multi), &cx.session.client)
 }
 
-fn admit_asked(cx: &Cx<'_>, plane: &Plane, asked: Asked<'_>) -> Result<(), Refusal> {
+fn admit_asked(
+    cx: &Cx<'_>,
+    plane: &Plane,
+    asked: Asked<'_>,
+    client: &Client,
+) -> Result<(), Refusal> {
     let Some(first) = asked.first_key() else { return Ok(()) };
     let Some(shard) = cx.keys.held_one(partition_of(first)) else { return Ok(()) };
     let now_us = clock::boot_us();
     let wish = Wish {
         is_write: asked.is_write(),
-        takes_copies: cx.session.client.has(ClientFlags::READS_COPIES),
+        takes_copies: client.has(ClientFlags::READS_COPIES),
         durability: asked.durability(plane),
         now_us,
     };
@@ -284,10 +289,3 @@ pub(crate) fn need_of_served(cx: &Cx<'_>, key: &[u8]) -> Need {
     shard.need(number, durability, |partition, _| read_rule_of_all(partition))
 }
 
-/// What WAIT asks about.
-impl crate::keyspace::Shard {
-    fn last_write(&self, number: u16) -> Option<LastWrite> {
-        let lsn = self.next_lsn()?;
-        Some(LastWrite { partition: number, lsn })
-    }
-}

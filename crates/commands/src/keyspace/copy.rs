@@ -18,7 +18,7 @@ use hypercache_journal::{Change, Effect, Event, apply, record};
 use hypercache_store::{Db, EntryRef, Mark};
 
 /// What stands for all keys of a partition in the table of keys whose newest change is not committed.
-pub const EVERY_KEY: u64 = 0;
+pub(super) const EVERY_KEY: u64 = 0;
 
 /// What is being loaded beside what is there.
 #[derive(Debug, Default)]

@@ -6,12 +6,14 @@ use super::{Keys, Keyspace, Shard};
 use crate::blocking;
 use crate::charge::Charge;
 use crate::cluster::plane::Plane;
+use crate::session::LastWrite;
 use crate::shared::{Message, Shared};
 use hypercache_cluster::gate::{Durability, Need};
 use hypercache_cluster::host::Outside;
 use hypercache_cluster::ids::{Lsn, Member, PartitionId};
 use hypercache_cluster::partition::{Action, Cx, Moment, Partition, ReadRule, Refusal, RoleName};
 use hypercache_stdx::clock;
+use hypercache_store::Db;
 use std::sync::Arc;
 
 /// See the module's text.
@@ -76,6 +78,12 @@ impl Shard {
     #[must_use]
     pub fn is_foreign(&self) -> bool {
         self.is_foreign
+    }
+
+    /// Database `i`, as commands without keys see it: not a copy of another node's.
+    #[must_use]
+    pub(crate) fn own_db(&self, i: u8) -> Option<&Db> {
+        self.db(i).filter(|_| !self.is_foreign)
     }
 
     /// Whether something may be removed here that no client asked to remove: not from another's copy,
@@ -171,6 +179,12 @@ impl Shard {
         partition.append(body, &mut Cx { now_us, has_lease, settings, data: &mut data, actions });
         plane.note_written(number);
         self.replica = Some(replica);
+    }
+
+    /// The record that what was done just now will be, if anything was.
+    pub(crate) fn last_write(&self, number: u16) -> Option<LastWrite> {
+        let partition = self.partition().filter(|_| self.history.has_deed())?;
+        Some(LastWrite { partition: number, lsn: partition.tail().lsn.next() })
     }
 
     /// Whether a command may run here.
@@ -295,6 +309,11 @@ impl<'a> Keys<'a> {
             f(one.at.partition, &one.shard);
         }
         self.many.iter().for_each(|(partition, shard)| f(*partition, shard));
+    }
+
+    /// Whether something may be removed from a partition that is held and that no client asked to remove.
+    pub(crate) fn may_remove(&self, partition: u16) -> bool {
+        self.seen_shard(partition).is_some_and(Shard::may_remove)
     }
 
     /// A partition that is held.
