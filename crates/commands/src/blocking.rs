@@ -126,6 +126,11 @@ impl Waiter {
         self.is_silent
     }
 
+    /// Whether the wait has not ended.
+    pub(crate) fn is_waiting(&self) -> bool {
+        *self.is_waiting.lock()
+    }
+
     /// What it waits for instead of keys, in WAIT.
     #[must_use]
     pub fn asked(&self) -> Option<Asked> {

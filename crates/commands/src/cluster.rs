@@ -219,7 +219,9 @@ pub(crate) fn slot_of_script(shared: &Shared, args: Args<'_>, keys: usize) -> Op
 /// Whether the keys of a command are of several slots; those of a transaction if it is EXEC.
 pub(crate) fn crosses_slots(session: &Session, entry: &Entry, args: Args<'_>) -> bool {
     let multi = session.multi().filter(|_| entry.row.name == "EXEC");
-    let Some(multi) = multi else { return slot_of_keys(entry, args).is_err() };
+    let Some(multi) = multi else {
+        return !entry.has_one_key && slot_of_keys(entry, args).is_err();
+    };
     // Each command by itself was looked at when it was queued.
     let slots = multi.queue.iter().map(|(queued, args)| slot_of_keys(queued, args.as_args()));
     let mut slots = slots.filter_map(|slot| slot.ok().flatten());

@@ -185,6 +185,12 @@ impl Plane {
         }
     }
 
+    /// Whether some partition has records to be sent.
+    #[must_use]
+    pub fn has_written(&self) -> bool {
+        self.written.iter().any(|word| word.load(Relaxed) != 0)
+    }
+
     /// Takes the partitions with records to be sent.
     pub(super) fn take_written(&self, mut f: impl FnMut(u16)) {
         for (i, word) in (0u16..).zip(&self.written) {

@@ -60,10 +60,12 @@ pub(crate) fn count(shared: &Shared, asked: &Asked) -> Option<i64> {
     Some(shard.partition().map_or(0, |partition| partition.replicas_with(asked.last.lsn)) as i64)
 }
 
-/// Answers a client that waits in WAIT if as many copies have its write as it asked for.
-pub fn look(shared: &Shared, waiter: &Arc<Waiter>) {
-    let Some(asked) = waiter.asked() else { return };
+/// Answers a client that waits in WAIT if as many copies have its write as it asked for. Returns whether
+/// it waited until now.
+pub fn look(shared: &Shared, waiter: &Arc<Waiter>) -> bool {
+    let Some(asked) = waiter.asked().filter(|_| waiter.is_waiting()) else { return false };
     if let Some(there) = count(shared, &asked).filter(|there| *there >= asked.replicas) {
         answer(shared, waiter, |reply| reply.int(there));
     }
+    true
 }
