@@ -57,7 +57,7 @@ pub trait Data {
     fn part_before(&self, record: &[u8], cursor: Cursor) -> Part;
     /// Starts to load a full copy; without `keep`, what is there is dropped first.
     fn load_begin(&mut self, keep: bool);
-    /// Loads a piece that `chunk` made.
+    /// Loads bytes that `chunk` made: a piece, or a part of a large one that the next call goes on with.
     ///
     /// # Errors
     /// When it is none.

@@ -16,8 +16,9 @@ use std::fmt;
 
 /// Bytes before the body.
 pub const HEADER_BYTES: usize = 12;
-/// The largest body.
-pub const BODY_BYTES_MAX: usize = 16 << 20;
+/// The largest body: a record is the effects of a command as a whole, and its value may be as long as
+/// `proto-max-bulk-len` allows.
+pub const BODY_BYTES_MAX: usize = 1 << 30;
 /// The version that this build writes.
 pub const VERSION: u8 = 1;
 
@@ -44,7 +45,7 @@ pub enum FrameError {
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            FrameError::TooLong => "frame of another node is longer than 16 MiB",
+            FrameError::TooLong => "frame of another node is longer than 1 GiB",
             FrameError::Damaged => "frame of another node is damaged: its checksum differs",
             FrameError::Unknown => "frame of a type or version that this build does not know",
             FrameError::Malformed => "frame of another node has a malformed body",

@@ -64,6 +64,8 @@ pub enum Compared {
 struct Kept {
     record: Record,
     at_us: u64,
+    /// Bytes of all records up to this one, those included that are no longer kept.
+    end: u64,
 }
 
 /// See the module's text.
@@ -73,6 +75,8 @@ pub struct Log {
     base: Point,
     kept: VecDeque<Kept>,
     bytes: usize,
+    /// Bytes of all records so far.
+    end: u64,
 }
 
 impl Log {
@@ -122,7 +126,8 @@ impl Log {
     pub fn append(&mut self, record: Record, now_us: u64) {
         assert_eq!(record.id.lsn, self.tail().id.lsn.next(), "a log has no gaps");
         self.bytes += record.size();
-        self.kept.push_back(Kept { record, at_us: now_us });
+        self.end += record.size() as u64;
+        self.kept.push_back(Kept { record, at_us: now_us, end: self.end });
     }
 
     /// Records from a position on, until `bytes_max` are there; at least one if there is one.
@@ -166,13 +171,14 @@ impl Log {
         self.kept.iter().skip(start).map(|k| (k.record.id.lsn, &*k.record.body))
     }
 
-    /// Bytes of the records after a position, and when the first of them was appended.
+    /// Bytes of the records after a position, and when the first of them was appended. Asked before
+    /// every write, so it looks at one record however many there are.
     #[must_use]
     pub fn behind(&self, lsn: Lsn) -> (usize, Option<u64>) {
         let start = self.place(lsn.next()).unwrap_or(0);
-        let mut after = self.kept.iter().skip(start).peekable();
-        let first_us = after.peek().map(|k| k.at_us);
-        (after.map(|k| k.record.size()).sum(), first_us)
+        let Some(first) = self.kept.get(start) else { return (0, None) };
+        let before = first.end - first.record.size() as u64;
+        ((self.end - before) as usize, Some(first.at_us))
     }
 }
 

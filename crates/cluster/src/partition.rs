@@ -489,6 +489,13 @@ impl Partition {
         self.core.log.bytes() + copies
     }
 
+    /// How many replicas in sync are known to have everything up to a record.
+    #[must_use]
+    pub fn replicas_with(&self, lsn: Lsn) -> usize {
+        let Role::Primary(primary) = &self.role else { return 0 };
+        primary.replicas_with(lsn)
+    }
+
     /// Keys whose newest change is not committed.
     #[must_use]
     pub fn dirty_keys(&self) -> usize {

@@ -38,6 +38,7 @@
 
 use crate::charge::{Charge, Sum, heap, shared, table};
 use crate::client::{Client, ClientFlags};
+use crate::cluster::wait::{Asked, count};
 use crate::context::{Cx, Worker};
 use crate::error::{Outcome, ReplyError};
 use crate::keyspace::{Keys, Ready, partition_of};
@@ -45,6 +46,7 @@ use crate::leftover::Leftover;
 use crate::session::{ReplyMode, Session};
 use crate::shared::{Message, Shared};
 use crate::table::{Entry, Group};
+use hypercache_cluster::gate::Need;
 use hypercache_protocol::parse::OwnedArgs;
 use hypercache_protocol::reply::{Output, Reply, Version};
 use hypercache_stdx::{clock, number};
@@ -82,6 +84,8 @@ pub struct Waiter {
     deadline_ms: Option<u64>,
     /// Whether CLIENT REPLY takes its reply away.
     is_silent: bool,
+    /// What it waits for instead of keys, in WAIT.
+    asked: Option<Asked>,
     is_waiting: Mutex<bool>,
     /// Bytes of all this, until the last one who knows of it is gone.
     _charge: Charge,
@@ -120,6 +124,17 @@ impl Waiter {
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.is_silent
+    }
+
+    /// Whether the wait has not ended.
+    pub(crate) fn is_waiting(&self) -> bool {
+        *self.is_waiting.lock()
+    }
+
+    /// What it waits for instead of keys, in WAIT.
+    #[must_use]
+    pub fn asked(&self) -> Option<Asked> {
+        self.asked
     }
 
     /// Its database and the keys that it is registered with.
@@ -215,6 +230,17 @@ impl Cx<'_> {
         args: OwnedArgs,
         denied: impl FnOnce(&mut Reply<'_>),
     ) -> Outcome {
+        self.wait_asking(None, keys, (timeout_ms, args), denied)
+    }
+
+    /// As [`Self::wait`], for something that is no key.
+    pub(crate) fn wait_asking<'k>(
+        &mut self,
+        asked: Option<Asked>,
+        keys: impl Iterator<Item = &'k [u8]>,
+        (timeout_ms, args): (u64, OwnedArgs),
+        denied: impl FnOnce(&mut Reply<'_>),
+    ) -> Outcome {
         match self.blocking {
             Blocking::Serving(_) => return Err(ReplyError::WouldBlock),
             Blocking::Denied => {
@@ -250,6 +276,7 @@ impl Cx<'_> {
             targets,
             deadline_ms,
             is_silent: self.session.reply_mode != ReplyMode::On,
+            asked,
             is_waiting: Mutex::new(true),
             _charge: charge,
         });
@@ -343,8 +370,10 @@ fn serve_partition(shared: &Shared, worker: &mut Worker, partition: u16) {
         let (reply, entry) = (Reply::new(&mut out, Version::V2), crate::table::unknown());
         let (session, blocking) = (&mut session, Blocking::Denied);
         let mut cx = Cx { shared, worker, session, keys, reply, entry, blocking };
-        // What lacks a target is left for the next turn.
-        let _left = serve(&mut cx);
+        if cx.keys.may_remove(partition) {
+            // What lacks a target is left for the next turn.
+            let _left = serve(&mut cx);
+        }
         crate::dispatch::release(shared, &mut cx.keys);
         cx.keys.stale
     };
@@ -397,7 +426,9 @@ fn serve_key(cx: &mut Cx<'_>, ready: &mut Ready) -> Result<(), Vec<u16>> {
         *is_waiting = false;
         drop(is_waiting);
         forget(cx.shared, &waiter, |key| cx.keys.remove_waiter(waiter.db, key, waiter.number));
-        send(cx.shared, &waiter, reply);
+        // What it was served may not be committed yet.
+        let need = crate::cluster::serving::need_of_served(cx, &ready.key);
+        send(cx.shared, &waiter, reply, need);
     }
     Ok(())
 }
@@ -433,10 +464,10 @@ fn try_again(cx: &mut Cx<'_>, waiter: &Waiter, ready: &mut Ready) -> Option<Box<
 }
 
 /// Hands the reply of a wait that was ended to the worker of its client.
-fn send(shared: &Shared, waiter: &Waiter, reply: Box<Output>) {
+fn send(shared: &Shared, waiter: &Waiter, reply: Box<Output>, need: Need) {
     let client = Arc::clone(&waiter.client);
     let (worker, number) = (client.worker, waiter.number);
-    shared.send(worker, Message::Unblock { client, number, reply });
+    shared.send(worker, Message::Unblock { client, number, reply, need });
 }
 
 /// Keys that a wait is taken from at once when it ends; of further ones it is later on, while there is
@@ -482,9 +513,13 @@ pub fn time_out(shared: &Shared, waiter: &Arc<Waiter>) -> TimedOut {
     }
     drop(is_waiting);
     forget_free(shared, waiter);
-    let mut reply = Box::<Output>::default();
-    Reply::new(&mut reply, waiter.version).null_array();
-    TimedOut::Now(reply)
+    let mut output = Box::<Output>::default();
+    let mut reply = Reply::new(&mut output, waiter.version);
+    match &waiter.asked {
+        Some(asked) => reply.int(count(shared, asked).unwrap_or(0)),
+        None => reply.null_array(),
+    }
+    TimedOut::Now(output)
 }
 
 /// Answers a client that waits for something else than keys, if it still does.
@@ -495,8 +530,31 @@ pub(crate) fn answer(shared: &Shared, waiter: &Arc<Waiter>, write: impl FnOnce(&
     forget_free(shared, waiter);
     let mut reply = Box::<Output>::default();
     write(&mut Reply::new(&mut reply, waiter.version));
-    send(shared, waiter, reply);
+    send(shared, waiter, reply, Need::Nothing);
 }
+
+/// Ends a wait because another node looks after its keys now. Their partition is held; `remove` takes the
+/// wait from a key's list.
+pub(crate) fn force_unblock(
+    shared: &Shared,
+    waiter: &Arc<Waiter>,
+    mut remove: impl FnMut(u8, &[u8], u64),
+) {
+    if !std::mem::take(&mut *waiter.is_waiting.lock()) {
+        return;
+    }
+    forget(shared, waiter, |key| {
+        remove(waiter.db, key, waiter.number);
+        true
+    });
+    let mut reply = Box::<Output>::default();
+    Reply::new(&mut reply, waiter.version).error(FORCED.as_bytes());
+    send(shared, waiter, reply, Need::Nothing);
+}
+
+/// What a client is told whose wait ends so.
+const FORCED: &str = "UNBLOCKED force unblock from blocking operation, instance state changed \
+                      (master -> replica?)";
 
 /// Ends the wait of a client from another connection. Returns whether it waited for keys: what is under
 /// way elsewhere cannot be called back.
@@ -513,7 +571,7 @@ pub(crate) fn unblock(shared: &Shared, id: u64, with_error: bool) -> bool {
     } else {
         reply.null_array();
     }
-    send(shared, &waiter, output);
+    send(shared, &waiter, output, Need::Nothing);
     true
 }
 

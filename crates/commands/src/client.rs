@@ -205,6 +205,8 @@ impl ClientFlags {
     pub const GONE: u32 = 1 << 20;
     /// It said that it goes where a redirection sends it.
     pub const REDIRECT_CAPABLE: u32 = 1 << 21;
+    /// READONLY: it reads from copies of other nodes' partitions, too.
+    pub const READS_COPIES: u32 = 1 << 22;
 }
 
 impl Client {

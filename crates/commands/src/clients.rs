@@ -498,6 +498,7 @@ fn flag_letters(client: &Client, session: &Session) -> String {
         ('c', has(ClientFlags::CLOSING) || is_caller && session.is_closing),
         ('A', client.is_killed()),
         ('U', has(ClientFlags::UNIX)),
+        ('r', has(ClientFlags::READS_COPIES)),
         ('e', has(ClientFlags::NO_EVICT)),
         ('T', has(ClientFlags::NO_TOUCH)),
     ];

@@ -4,8 +4,13 @@
 //! a cluster of itself with all slots: cluster clients work, and applications written for a cluster meet
 //! its rules.
 
+pub mod durability;
 pub mod face;
 pub(crate) mod health;
+pub mod host;
+pub mod plane;
+pub mod serving;
+pub mod wait;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -13,8 +18,10 @@ use crate::client::Address;
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::session::Session;
+use crate::shared::Shared;
 use crate::table::Entry;
 use face::Face;
+use plane::Plane;
 use hypercache_cluster::host::{Outside, Seen};
 use hypercache_cluster::ids::{Epoch, Generation, Member, NodeId, PARTITIONS, PartitionId};
 use hypercache_cluster::meta::{
@@ -33,6 +40,7 @@ pub struct Cluster {
     is_enabled: bool,
     view: RwLock<Arc<View>>,
     outside: OnceLock<Arc<dyn Outside>>,
+    plane: OnceLock<Arc<Plane>>,
 }
 
 /// What the cluster has agreed on, as of some time, and which member of it this process is.
@@ -51,7 +59,7 @@ impl Cluster {
     #[must_use]
     pub fn new(is_enabled: bool) -> Self {
         let view = RwLock::new(Arc::new(View::alone(is_enabled)));
-        Cluster { is_enabled, view, outside: OnceLock::new() }
+        Cluster { is_enabled, view, outside: OnceLock::new(), plane: OnceLock::new() }
     }
 
     /// Whether clients see a cluster.
@@ -88,6 +96,24 @@ impl Cluster {
     #[must_use]
     pub fn outside(&self) -> Option<&Arc<dyn Outside>> {
         self.outside.get()
+    }
+
+    /// What partitions, workers and the runtime share, unless the node is alone.
+    #[inline]
+    #[must_use]
+    pub fn plane(&self) -> Option<&Arc<Plane>> {
+        self.plane.get()
+    }
+
+    /// From now on the cluster decides who serves which partition, and this node has none yet. Before the
+    /// workers begin.
+    pub fn begin(&self, shared: &Shared, plane: &Arc<Plane>) {
+        for number in 0..PARTITIONS {
+            shared.keyspace.lock(number).set_foreign(true);
+        }
+        plane.set_rules(durability::rules(&shared.config));
+        let is_first = self.plane.set(Arc::clone(plane)).is_ok();
+        assert!(is_first, "a node begins once");
     }
 
     /// What is seen of the other nodes.
@@ -185,10 +211,17 @@ pub fn slot_of_keys(entry: &Entry, args: Args<'_>) -> Result<Option<u16>, ReplyE
     if is_crossing { Err(ReplyError::CrossSlot) } else { Ok(slot) }
 }
 
+/// The slot of the keys that a script declares, whose first is argument number 3.
+pub(crate) fn slot_of_script(shared: &Shared, args: Args<'_>, keys: usize) -> Option<u16> {
+    (shared.cluster.is_enabled() && keys > 0).then(|| slot_of(args.get(3)))
+}
+
 /// Whether the keys of a command are of several slots; those of a transaction if it is EXEC.
 pub(crate) fn crosses_slots(session: &Session, entry: &Entry, args: Args<'_>) -> bool {
     let multi = session.multi().filter(|_| entry.row.name == "EXEC");
-    let Some(multi) = multi else { return slot_of_keys(entry, args).is_err() };
+    let Some(multi) = multi else {
+        return !entry.has_one_key && slot_of_keys(entry, args).is_err();
+    };
     // Each command by itself was looked at when it was queued.
     let slots = multi.queue.iter().map(|(queued, args)| slot_of_keys(queued, args.as_args()));
     let mut slots = slots.filter_map(|slot| slot.ok().flatten());

@@ -1,5 +1,6 @@
 //! CLUSTER, and the commands by which cluster clients say where they will read.
 
+use crate::client::ClientFlags;
 use crate::cluster::face::{Face, node_name, shard_name};
 use crate::cluster::{face_of, remove_node};
 use crate::context::Cx;
@@ -42,7 +43,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         arity: 1,
         flags: Flags::LOADING.or(Flags::STALE).or(Flags::FAST),
         acl: Acl::CONNECTION,
-        run: read_only,
+        run: read_write,
         summary: "Has the connection read from primaries again.",
         examples: "> READWRITE\n(error) ERR This instance has cluster support disabled",
         ..BASE
@@ -353,7 +354,14 @@ fn tell(cx: &mut Cx<'_>, f: impl FnOnce(&Face<'_>, &mut Reply<'_>) -> Outcome) -
 
 fn read_only(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     check_enabled(cx)?;
-    // This node is primary of all slots: what is read here is what was written here either way.
+    cx.session.client.set_flag(ClientFlags::READS_COPIES, true);
+    cx.reply.ok();
+    Ok(())
+}
+
+fn read_write(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
+    check_enabled(cx)?;
+    cx.session.client.set_flag(ClientFlags::READS_COPIES, false);
     cx.reply.ok();
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! A value is kept as text, as CONFIG GET shows it. What the request path needs is also kept parsed
 //! in [`Hot`], by the row's `apply`.
 
+mod clustered;
 mod hot;
 mod limits;
 
@@ -413,22 +414,23 @@ pub const SETTINGS: &[Setting] = &[
         "cluster-enabled",
         Kind::Bool,
         "no",
-        "Speak to clients as Redis Cluster does; so far as a cluster of this one node, with all slots.",
+        "Be a node of a cluster: one that others join, or with `cluster-join` one that joins them.",
     ),
-    live(
-        "cluster-announce-ip",
-        Kind::Text,
-        "",
-        at_start,
-        "Address that cluster clients are told; empty for the one they are connected to.",
-    ),
-    live(
-        "cluster-announce-port",
-        Kind::Int(0, 65535),
-        "0",
-        at_start,
-        "Port that cluster clients are told; 0 for `port`.",
-    ),
+    clustered::PORT,
+    clustered::JOIN,
+    clustered::SECRET,
+    clustered::DIR,
+    clustered::COPIES,
+    clustered::MIN_SYNC,
+    clustered::REPLICA_READS,
+    clustered::ZONE,
+    clustered::ANNOUNCE_IP,
+    clustered::ANNOUNCE_PORT,
+    clustered::ANNOUNCE_BUS_PORT,
+    clustered::DURABILITY,
+    clustered::MAX_LAG_MS,
+    clustered::MAX_LAG_BYTES,
+    clustered::RULES,
     start("pidfile", Kind::Text, "", "File to write the process id to."),
     fixed("save", "", "snapshots are not there yet"),
     fixed("appendonly", "no", "the append-only file is not there yet"),
@@ -436,10 +438,11 @@ pub const SETTINGS: &[Setting] = &[
     fixed("maxmemory-clients", "0", "client eviction is not there yet"),
 ];
 
-/// Further names of settings, as Valkey calls them.
+/// Further names of settings, as Valkey calls them, and short ones.
 pub const ALIASES: &[(&str, &str)] = &[
     ("commandlog-execution-slower-than", "slowlog-log-slower-than"),
     ("commandlog-slow-execution-max-len", "slowlog-max-len"),
+    ("join", "cluster-join"),
 ];
 
 /// The values in force.

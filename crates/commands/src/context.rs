@@ -11,6 +11,7 @@ use crate::shared::Shared;
 use crate::stats::WorkerStats;
 use crate::table::Entry;
 use crate::tracking::Broadcast;
+use hypercache_cluster::gate::Need;
 use hypercache_protocol::parse::Args;
 use hypercache_protocol::reply::Reply;
 use hypercache_stdx::{clock, rng::Rng};
@@ -38,6 +39,10 @@ pub struct Worker {
     pub broadcast: Broadcast,
     /// Keys that may go when memory is full.
     pub candidates: Candidates,
+    /// In a cluster: what the replies of the connection need that was executed last. The server takes it.
+    pub needs: Vec<Need>,
+    /// In a cluster: the slot of the keys of the script that runs, once it is known.
+    pub script_slot: Option<u16>,
     /// What was sent by MIGRATE and waits for a script to end; no more than run at a time.
     pub unsettled: VecDeque<Box<Migration>>,
 }
@@ -58,6 +63,8 @@ impl Worker {
             lacks_room: false,
             broadcast: Broadcast::default(),
             candidates: Candidates::default(),
+            needs: Vec::new(),
+            script_slot: None,
             unsettled: VecDeque::new(),
         }
     }

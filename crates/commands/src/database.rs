@@ -114,7 +114,7 @@ fn keys_command(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     let version = cx.reply.version();
     let mut reply = hypercache_protocol::reply::Reply::new(&mut list, version);
     cx.keys.each_shard(|_, shard| {
-        if let Some(db) = shard.db(db) {
+        if let Some(db) = shard.own_db(db) {
             db.for_each(|entry| {
                 let matches = takes_all || glob_match(pattern, entry.key(), false);
                 if matches && !entry.is_expired(now_ms) {
@@ -253,7 +253,7 @@ fn scan(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
                 found.push(key.to_vec());
             }
         };
-        let (inner, looked) = cx.keys.with_shard(cursor.partition, |shard| match shard.db(db) {
+        let (inner, looked) = cx.keys.with_shard(cursor.partition, |shard| match shard.own_db(db) {
             Some(db) if !db.is_empty() => (db.scan(cursor.inner, &mut take), 1),
             _ => (0, 0),
         });

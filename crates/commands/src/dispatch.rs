@@ -4,7 +4,7 @@
 use crate::acl::{self, Denied};
 use crate::blocking::{Blocking, serve_ready};
 use crate::client::ClientFlags;
-use crate::cluster;
+use crate::cluster::{self, serving};
 use crate::commandlog;
 use crate::context::{Cx, Worker};
 use crate::error::{Outcome, ReplyError};
@@ -155,6 +155,7 @@ fn is_ordinary(shared: &Shared, session: &Session, timer: &Timer) -> bool {
         && !hot.measures()
         && hot.maxmemory.load(Relaxed) == 0
         && shared.pause.until_ms.load(Relaxed) == 0
+        && shared.cluster.plane().is_none()
 }
 
 impl<'a> Executor<'a> {
@@ -452,6 +453,9 @@ fn checked<'a>(
         refuse_crossing(cx, entry);
         return Ok(());
     }
+    if !check_slot(cx, entry, request.args) {
+        return Ok(());
+    }
     let needs_room = flags.has(Flags::DENY_OOM)
         || cx.session.multi().is_some_and(|multi| multi.needs_room(entry));
     if needs_room && !make_room(cx.shared, cx.worker) {
@@ -502,6 +506,24 @@ fn refuse_crossing(cx: &mut Cx<'_>, entry: &Entry) {
     refuse(cx, None, ReplyError::CrossSlot.text().as_bytes());
 }
 
+/// Refuses a command whose keys are not for this node to serve now.
+#[cold]
+fn refuse_to_serve(cx: &mut Cx<'_>, entry: &Entry, text: &str) {
+    cx.worker.stats.commands[entry.id].rejected.add(1);
+    refuse(cx, Some(entry), text.as_bytes());
+}
+
+/// Refuses what is to be queued, or to subscribe to channels of a slot, and is another node's.
+fn check_slot(cx: &mut Cx<'_>, entry: &Entry, args: Args<'_>) -> bool {
+    let is_queued = cx.session.multi().is_some() && !crate::transaction::runs_at_once(entry);
+    let Some(plane) = cx.shared.cluster.plane().filter(|_| is_queued || !entry.locks_keys) else {
+        return true;
+    };
+    let Err(refusal) = serving::admit_unlocked(cx, plane, entry, args) else { return true };
+    refuse_to_serve(cx, entry, &refusal.text(plane));
+    false
+}
+
 #[cold]
 fn reject(cx: &mut Cx<'_>, entry: &Entry, error: ReplyError) -> Outcome {
     cx.worker.stats.commands[entry.id].rejected.add(1);
@@ -549,11 +571,21 @@ fn timed<'a>(cx: &mut Cx<'a>, timer: &mut Timer, request: &Request<'a>, entry: &
     if !hold(&mut cx.keys, cx.shared, request, entry) {
         return refuse_busy(cx, entry);
     }
+    let plane = cx.shared.cluster.plane();
+    if let Some(plane) = plane
+        && let Err(refusal) = serving::admit(cx, plane, (entry, request.args), &cx.session.client)
+    {
+        cx.keys.release(None);
+        return refuse_to_serve(cx, entry, &refusal.text(plane));
+    }
     cx.entry = entry;
     let before = commandlog::begin(cx);
     let Some(failed) = run_and_serve(cx, request.args) else { return refuse_busy(cx, entry) };
     if let Some(before) = before {
         commandlog::end(cx, entry, request.args, before);
+    }
+    if let Some(plane) = plane {
+        serving::note_needs(cx, plane, entry, request.args);
     }
     release(cx.shared, &mut cx.keys);
     if !is_timed {

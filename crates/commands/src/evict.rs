@@ -137,7 +137,7 @@ fn draw(shared: &Shared, worker: &mut Worker, choice: Choice) -> bool {
     let mut partitions = (start..start + PARTITIONS).map(|p| (p % PARTITIONS) as u16);
     let found = partitions.find_map(|partition| {
         // One that a long script holds is left alone.
-        let shard = shared.keyspace.lock_or_busy(partition)?;
+        let shard = shared.keyspace.lock_or_busy(partition).filter(|s| s.may_remove())?;
         let candidates = shard.draw(choice, *now_ms, (&mut *rng, &mut *ahead), pool);
         (candidates > 0).then_some((partition, candidates))
     });
@@ -152,6 +152,9 @@ fn draw(shared: &Shared, worker: &mut Worker, choice: Choice) -> bool {
 fn give_up(shared: &Shared, worker: &mut Worker, at: Whereabouts, drawn: (Choice, Score)) -> bool {
     let (partition, _) = partition_and_db(at);
     let Some(mut shard) = shared.keyspace.lock_or_busy(partition) else { return false };
+    if !shard.may_remove() {
+        return false;
+    }
     let Some(gone) = shard.give_up(at, drawn, worker.now_ms) else { return false };
     if shared.config.hot.notify.load(Relaxed) != 0 {
         shard.take_notifications(&mut |effect| crate::pubsub::notify(shared, &effect));

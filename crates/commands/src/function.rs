@@ -263,6 +263,7 @@ fn call(cx: &mut Cx<'_>, args: Args<'_>, is_readonly: bool) -> Outcome {
     let keys = key_count(args, ReplyError::Text("ERR Bad number of keys provided"))?;
     crate::script::check_flags(cx, flags, is_readonly)?;
     let is_out_of_memory = cx.worker.lacks_room;
+    cx.worker.script_slot = crate::cluster::slot_of_script(cx.shared, args, keys);
     let call = Call { args, keys, flags, is_readonly, is_out_of_memory };
     with_vm(cx, |cx, vm| vm.run_function(cx, args.get(1), &call))?
 }

@@ -167,8 +167,9 @@ pub(crate) const COMMANDS: &[Command] = &[
         arity: 3,
         acl: Acl::CONNECTION,
         flags: Flags::NO_SCRIPT,
-        run: wait,
-        summary: "How many replicas have the client's writes: none yet, there are no replicas.",
+        run: crate::cluster::wait::wait,
+        summary: "Waits until so many replicas have the client's writes, and tells how many do.",
+        complexity: "O(1)",
         syntax: "numreplicas timeout",
         examples: "> WAIT 0 10\n(integer) 0\n> WAIT 0 -1\n(error) ERR timeout is negative",
         ..BASE
@@ -407,7 +408,7 @@ fn randomkey(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
         let found = cx.keys.with_shard(partition, |shard| {
             // An expired key may be met; a few more tries find a live one where most are.
             let pick = |rng: &mut hypercache_stdx::rng::Rng| {
-                let entry = shard.db(db)?.random(|n| rng.below(n))?;
+                let entry = shard.own_db(db)?.random(|n| rng.below(n))?;
                 (!entry.is_expired(now_ms)).then(|| entry.key().to_vec())
             };
             (0..16).find_map(|_| pick(rng))
@@ -489,17 +490,4 @@ fn object_refcount(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         cx.reply.null()
     }
     Ok(())
-}
-
-fn wait(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
-    number::parse_i64(args.get(1)).ok_or(ReplyError::NotAnInteger)?;
-    let timeout = number::parse_i64(args.get(2));
-    match timeout {
-        None => Err(ReplyError::Text("ERR timeout is not an integer or out of range")),
-        Some(..0) => Err(ReplyError::Text("ERR timeout is negative")),
-        Some(_) => {
-            cx.reply.int(0);
-            Ok(())
-        }
-    }
 }

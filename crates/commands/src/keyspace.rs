@@ -7,6 +7,7 @@
 //! as an effect in one place.
 
 mod ahead;
+mod copy;
 mod dbs;
 mod due;
 mod evict;
@@ -15,14 +16,17 @@ mod history;
 mod hold;
 mod items;
 mod place;
+mod replica;
 mod tracked;
 mod typed;
 mod waiting;
 
+pub use copy::{Copy, Loading};
 pub(crate) use evict::{Gone, partition_and_db};
 pub use history::{History, Ready, WatchFlag};
 pub(crate) use place::partition_of_slot;
 pub use place::{Located, partition_of};
+pub(crate) use replica::{Refused, Wish, is_clean, read_rule, read_rule_of_all};
 pub use tracked::{Cause, Stale, Totals};
 pub use typed::Editor;
 
@@ -56,6 +60,8 @@ pub struct Shard {
     is_changed: bool,
     /// Whether it was unlocked while clients waited for keys of it that are ready.
     is_unserved: bool,
+    /// Whether another node decides what is here: this is a copy of its, or none.
+    is_foreign: bool,
     dbs: Dbs,
     /// Log and watchers.
     pub history: History,
@@ -64,6 +70,8 @@ pub struct Shard {
     reported_bytes: usize,
     /// Keys of hashes with fields that are due, by database: the last one is being worked on.
     due_within: Vec<(u8, Box<[u8]>)>,
+    /// Its place in the cluster, if the node has others.
+    replica: Option<Box<replica::Replica>>,
 }
 
 /// Bytes of the lock before what it guards.
@@ -82,8 +90,18 @@ impl Shard {
     fn new(hasher: KeyHasher, registered: &Arc<Sum>) -> Self {
         let dbs = Dbs::default();
         let (history, due_within) = (History::new(registered), Vec::new());
-        let (is_changed, is_unserved, reported_bytes) = Default::default();
-        Shard { is_changed, is_unserved, dbs, history, hasher, reported_bytes, due_within }
+        let (is_changed, is_unserved, is_foreign, reported_bytes) = Default::default();
+        Shard {
+            is_changed,
+            is_unserved,
+            is_foreign,
+            dbs,
+            history,
+            hasher,
+            reported_bytes,
+            due_within,
+            replica: None,
+        }
     }
 
     /// Database `i`, if it ever held a key.
@@ -264,9 +282,14 @@ impl Keyspace {
     /// A new database of a partition; `at` has the numbers of both.
     #[inline(never)]
     fn new_db(&self, hasher: KeyHasher, at: (u16, u8), now_ms: u64) -> Db {
-        let db = Db::with_uses(hasher, now_ms, Arc::clone(&self.uses), evict::place_of(at));
+        let db = self.new_db_apart(hasher, at, now_ms);
         self.core(at.0, at.1).set(Some(db.core()));
         db
+    }
+
+    /// As [`Self::new_db`], for one that is not in its place yet.
+    fn new_db_apart(&self, hasher: KeyHasher, at: (u16, u8), now_ms: u64) -> Db {
+        Db::with_uses(hasher, now_ms, Arc::clone(&self.uses), evict::place_of(at))
     }
 
     /// Locks one partition.
@@ -514,6 +537,7 @@ impl<'a> Keys<'a> {
         at: (u16, u8),
         now_ms: u64,
     ) -> (&'s mut Db, &'s mut History) {
+        debug_assert!(!shard.is_foreign, "another node decides what is here");
         shard.is_changed = true;
         let Shard { hasher, dbs, history, .. } = shard;
         (dbs.get_or_insert_with(at.1, || keyspace.new_db(*hasher, at, now_ms)), history)
@@ -568,7 +592,7 @@ impl<'a> Keys<'a> {
             self.exists(key);
         }
         let (db, history, key) = self.write_to(key);
-        let observed = history.log.is_kept();
+        let observed = history.is_kept();
         let copy = if observed { Some(value.clone()) } else { None };
         let was = db.set(key, value, ttl, seconds);
         let is_new = matches!(was, Was::Missing);
@@ -612,7 +636,7 @@ impl<'a> Keys<'a> {
     pub fn also(&mut self, key: &[u8], event: Event) {
         let db_number = self.db;
         let (db, history, key) = self.write_to(key);
-        if !history.log.is_kept() {
+        if !history.is_kept() {
             return;
         }
         let deadline = db.get(key).and_then(|e| e.deadline());
@@ -673,6 +697,9 @@ impl<'a> Keys<'a> {
         let keyspace = self.keyspace;
         let now_ms = self.now_ms;
         self.each_shard(|p, shard| {
+            if shard.is_foreign {
+                return true;
+            }
             shard.is_changed = true;
             let Shard { hasher, dbs, history, .. } = shard;
             history.forget_tracked(p == 0, &keyspace.tracked);
@@ -721,7 +748,7 @@ impl<'a> Keys<'a> {
     pub fn count(&mut self, db: u8) -> (usize, usize) {
         let mut sum = (0, 0);
         self.each_shard(|_, shard| {
-            if let Some(db) = shard.db(db) {
+            if let Some(db) = shard.own_db(db) {
                 sum = (sum.0 + db.len(), sum.1 + db.expires());
             }
             true

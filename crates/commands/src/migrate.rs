@@ -431,6 +431,11 @@ impl Migration {
         if !parcel.has_arrived || self.keeps {
             return None;
         }
+        if !keys.may_remove(partition_of(&parcel.key)) {
+            let text = b"TRYAGAIN a key's slot changed hands on its way, so it is still here";
+            self.error.get_or_insert_with(|| text.to_vec());
+            return None;
+        }
         if !parcel.flag.load(Acquire) {
             keys.delete(&parcel.key, Event::Del);
             return None;

@@ -6,7 +6,7 @@ use hypercache_protocol::parse::Args;
 pub(crate) const REDACTED: &[u8] = b"(redacted)";
 
 /// Settings whose value is a password.
-const SECRET_SETTINGS: &[&str] = &["requirepass"];
+const SECRET_SETTINGS: &[&str] = &["requirepass", "cluster-secret"];
 
 /// Subcommands of ACL that name a user.
 const USER_SUBCOMMANDS: &[&str] = &["SETUSER", "DELUSER", "GETUSER"];

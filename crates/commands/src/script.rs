@@ -274,6 +274,7 @@ fn run(
     check_flags(cx, flags, is_readonly)?;
     cx.shared.scripts.note_run(script);
     let is_out_of_memory = cx.worker.lacks_room;
+    cx.worker.script_slot = crate::cluster::slot_of_script(cx.shared, args, keys);
     let call = Call { args, keys, flags, is_readonly, is_out_of_memory };
     vm.run_script(cx, &script.digest, &call)
 }

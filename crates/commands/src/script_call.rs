@@ -2,7 +2,7 @@
 
 use crate::acl::{self, Denied};
 use crate::blocking::{Blocking, serve_ready_of};
-use crate::cluster;
+use crate::cluster::{self, serving};
 use crate::context::Cx;
 use crate::dispatch;
 use crate::scripts::{Call, ScriptFlags};
@@ -29,6 +29,7 @@ pub fn call(
         cx.shared.keyspace.turn.note_write();
     }
     hold(cx, entry, args);
+    check_place(cx, caller, entry, args)?;
     cx.entry = entry;
     let started_ns = if entry.is_quick { 0 } else { clock::mono_ns() };
     let before = std::mem::replace(&mut cx.blocking, Blocking::Denied);
@@ -84,8 +85,8 @@ fn check(
         acl::note(cx, caller, denied, "lua", entry, args);
         return Err(refusal(denied));
     }
-    if cx.shared.cluster.is_enabled() && cluster::slot_of_keys(entry, args).is_err() {
-        return Err("ERR Script attempted to access keys that do not hash to the same slot");
+    if cx.shared.cluster.is_enabled() {
+        check_slot(cx, entry, args)?;
     }
     let may_write = !call.is_readonly && !call.flags.has(ScriptFlags::NO_WRITES);
     if flags.has(Flags::WRITE) && !may_write {
@@ -96,6 +97,31 @@ fn check(
     if lacks_room && flags.has(Flags::DENY_OOM) && !cx.shared.keyspace.turn.has_written() {
         return Err(crate::ReplyError::OutOfMemory.text());
     }
+    Ok(())
+}
+
+/// Whether this node serves the keys of a command, which are held.
+fn check_place(
+    cx: &Cx<'_>,
+    caller: &Session,
+    entry: &Entry,
+    args: Args<'_>,
+) -> Result<(), &'static str> {
+    let Some(plane) = cx.shared.cluster.plane() else { return Ok(()) };
+    let admitted = serving::admit(cx, plane, (entry, args), &caller.client);
+    let is_write = entry.row.flags.has(Flags::WRITE);
+    admitted.map_err(|refusal| refusal.script_text(is_write))
+}
+
+/// Whether the slot of a command's keys is that of the script's other keys.
+fn check_slot(cx: &mut Cx<'_>, entry: &Entry, args: Args<'_>) -> Result<(), &'static str> {
+    let crossing = "ERR Script attempted to access keys that do not hash to the same slot";
+    let slot = cluster::slot_of_keys(entry, args).map_err(|_| crossing)?;
+    let of_script = cx.worker.script_slot;
+    if slot.is_some() && of_script.is_some() && slot != of_script {
+        return Err(crossing);
+    }
+    cx.worker.script_slot = of_script.or(slot);
     Ok(())
 }
 

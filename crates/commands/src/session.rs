@@ -8,6 +8,7 @@ use crate::keyspace::WatchFlag;
 use crate::leftover::Leftover;
 use crate::shared::Shared;
 use crate::table::{Entry, Flags};
+use hypercache_cluster::ids::Lsn;
 use hypercache_protocol::parse::OwnedArgs;
 use hypercache_protocol::reply::Version;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -96,6 +97,15 @@ pub struct Subscriptions {
     pub shard_channels: BTreeSet<Arc<[u8]>>,
 }
 
+/// A record of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastWrite {
+    /// The partition.
+    pub partition: u16,
+    /// The record.
+    pub lsn: Lsn,
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Session {
@@ -131,6 +141,8 @@ pub struct Cold {
     pub subscriptions: Option<Box<Subscriptions>>,
     /// What the client waits for, in a command that blocks.
     pub blocked: Option<Arc<Waiter>>,
+    /// In a cluster: the client's last write, which WAIT asks about.
+    pub last_write: Option<LastWrite>,
     /// While the client tracks keys: the prefixes of those it wants to know of, if it is not for those
     /// it reads.
     pub tracking: Option<BTreeSet<Box<[u8]>>>,

@@ -16,6 +16,7 @@ use crate::scripts::Scripts;
 use crate::slowlog::SlowLog;
 use crate::stats::WorkerStats;
 use crate::tracking::{Notice, Tracking};
+use hypercache_cluster::gate::Need;
 use hypercache_protocol::reply::Output;
 use hypercache_stdx::{clock, mailbox, rng};
 use hypercache_store::growth;
@@ -60,7 +61,11 @@ pub enum Message {
         number: u64,
         /// Its reply.
         reply: Box<Output>,
+        /// What must hold before it may leave.
+        need: Need,
     },
+    /// In a cluster: replies that wait may leave, or partitions are to be looked after.
+    Look,
     /// Keys to send to another server, which takes long.
     Migrate(Box<Migration>),
     /// They were sent, or not.
@@ -250,7 +255,8 @@ impl Shared {
     /// Bytes in use: of the keyspace, of what clients have registered, and of connection buffers.
     #[must_use]
     pub fn bytes_used(&self) -> u64 {
-        let sum: isize = self.stats.iter().map(|s| s.bytes()).sum();
+        let by_workers: isize = self.stats.iter().map(|s| s.bytes()).sum();
+        let sum = by_workers + self.cluster.plane().map_or(0, |plane| plane.bytes());
         let used = sum.max(0) as u64
             + self.keyspace.registered.bytes() as u64
             + self.keyspace.uses.bytes() as u64;

@@ -40,6 +40,12 @@ impl Harness {
         Self::over(Shared::new(config, 1))
     }
 
+    /// As [`Self::new`], with a keyspace whose hash is keyed by `secret`: what it does is the same each time.
+    #[must_use]
+    pub fn with_secret(config: Config, secret: (u64, u64)) -> Self {
+        Self::over(Shared::with_secret(config, 1, secret))
+    }
+
     /// One more worker's worth of state over what others use too.
     #[must_use]
     pub fn beside(shared: &Arc<Shared>) -> Self {

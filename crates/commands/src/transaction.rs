@@ -6,6 +6,7 @@
 use crate::acl::{self, Denied};
 use crate::blocking::{Blocking, serve_ready};
 use crate::client::ClientFlags;
+use crate::cluster::serving;
 use crate::commandlog;
 use crate::context::Cx;
 use crate::dispatch;
@@ -155,6 +156,9 @@ fn exec(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
             .error(format!("EXECABORT Transaction discarded because of: BUSY {text}").as_bytes());
         return Err(ReplyError::Written);
     }
+    if !may_run_here(cx, &multi) {
+        return Err(ReplyError::Written);
+    }
     let is_untouched = watched_keys_are_untouched(cx);
     // The watch ends with the transaction either way. Its keys stay registered until the locks
     // are released, which harms nobody: the flag is no longer looked at.
@@ -170,10 +174,23 @@ fn exec(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
         // What a script keeps from being served now is served when it can be.
         let _is_served = serve_ready(cx);
     }
+    if let Some(plane) = cx.shared.cluster.plane() {
+        serving::note_needs_of_queue(cx, plane, &multi);
+    }
     dispatch::release(cx.shared, &mut cx.keys);
     cx.session.make_cold().watch = watch;
     cx.session.discard_transaction(cx.shared);
     Ok(())
+}
+
+/// Whether this node serves the keys of a transaction, which are held; if not it is over.
+fn may_run_here(cx: &mut Cx<'_>, multi: &Multi) -> bool {
+    let Some(plane) = cx.shared.cluster.plane() else { return true };
+    let Err(refusal) = serving::admit_queue(cx, plane, multi) else { return true };
+    cx.keys.release(None);
+    cx.session.discard_transaction(cx.shared);
+    cx.reply.error(refusal.text(plane).as_bytes());
+    false
 }
 
 /// Says whether it could: not when a script holds what is needed for too long.

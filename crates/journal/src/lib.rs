@@ -9,6 +9,7 @@
 mod effect;
 mod event;
 mod log;
+pub mod record;
 
 pub use effect::{Change, DecodeError, Effect, apply, decode, encode};
 pub use event::{Class, Event};

@@ -2,6 +2,7 @@
 //!
 //! [`serve`] runs a server until it is told to stop. `unsafe` lives in `io` only.
 
+mod clustered;
 mod connection;
 mod io;
 mod listen;

@@ -48,12 +48,7 @@ pub(crate) fn open_all(config: &Config) -> Result<Vec<Listener>, Refusal> {
 /// Opens one address of `bind`; one marked with `-` is skipped when the machine lacks it.
 fn open_tcp(config: &Config, word: &str, port: u16) -> Result<Option<Listener>, Refusal> {
     let is_optional = word.starts_with('-');
-    let text = word.trim_start_matches('-');
-    let ip: IpAddr = match text {
-        "*" => IpAddr::from([0, 0, 0, 0]),
-        "localhost" => IpAddr::from([127, 0, 0, 1]),
-        _ => text.parse().map_err(|_| format!("'bind': '{text}' is no IP address"))?,
-    };
+    let ip = ip_of(word)?;
     let address = SocketAddr::new(ip, port);
     match once_free(|| bind_tcp(config, address)) {
         Ok(fd) => Ok(Some(Listener { fd, is_unix: false, name: address.to_string() })),
@@ -63,6 +58,15 @@ fn open_tcp(config: &Config, word: &str, port: u16) -> Result<Option<Listener>, 
              another with --port or --memcached-port"
         )),
         Err(error) => Err(format!("cannot listen on {address}: {error}")),
+    }
+}
+
+/// The address that a word of `bind` means.
+pub(crate) fn ip_of(word: &str) -> Result<IpAddr, Refusal> {
+    match word.trim_start_matches('-') {
+        "*" => Ok(IpAddr::from([0, 0, 0, 0])),
+        "localhost" => Ok(IpAddr::from([127, 0, 0, 1])),
+        text => text.parse().map_err(|_| format!("'bind': '{text}' is no IP address")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! From settings to a running server, and back to an exit code.
 
+use crate::clustered::{self, Clustered};
 use crate::io::Driver;
 use crate::io::epoll::Epoll;
 use crate::io::uring::{self, Uring};
@@ -40,6 +41,7 @@ pub fn serve(config: Config) -> Result<(), String> {
     });
     assert!(shared.mailboxes.set(mailboxes.collect()).is_ok(), "mailboxes are set once");
     watch_signals(&shared)?;
+    let clustered = clustered::start(&shared)?;
     for listener in &listeners {
         info!("listening on {}", listener.name);
     }
@@ -49,7 +51,9 @@ pub fn serve(config: Config) -> Result<(), String> {
     crate::standby::watch(&shared, &inboxes, &listeners)
         .map_err(|error| format!("cannot watch over scripts: {error}"))?;
     let threads = start_workers(&shared, &inboxes, listeners, backend)?;
-    join(threads)
+    let ended = join(threads);
+    let goodbye = clustered.map_or(Ok(()), Clustered::stop);
+    ended.and(goodbye)
 }
 
 /// What the event loops run on.

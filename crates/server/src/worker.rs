@@ -6,12 +6,14 @@
 //! So the cache misses of a window overlap, also when each connection sends one command at a time.
 
 mod accept;
+mod gate;
 mod memcached;
+mod output;
 mod upkeep;
 
 pub(crate) use accept::Inbox;
 
-use crate::connection::{Connections, Partial, SOFT_PER_SECOND};
+use crate::connection::{Connections, Partial};
 use crate::io::{Chunk, Driver, Event, Token, trim};
 use hypercache_commands::Shared;
 use hypercache_commands::client::ClientFlags;
@@ -218,6 +220,8 @@ pub(crate) struct Worker<D: Driver> {
     ticks: u64,
     /// Partition whose expiry goes on, while a round of it is not finished.
     expiring: Option<usize>,
+    /// In a cluster: replies that wait.
+    gates: gate::Gates,
     /// Which connections speak the memcached protocol, and whether they are served.
     memcached: memcached::Settings,
 }
@@ -226,6 +230,7 @@ impl<D: Driver> Worker<D> {
     pub(crate) fn new(shared: Arc<Shared>, driver: D, inboxes: Arc<Vec<Inbox>>, id: usize) -> Self {
         let commands = CommandWorker::new(&shared, id);
         let memcached = memcached::Settings::new(&shared.config);
+        let gates = gate::Gates::new(&shared);
         Worker {
             shared,
             driver,
@@ -247,6 +252,7 @@ impl<D: Driver> Worker<D> {
             next_tick_ms: 0,
             ticks: 0,
             expiring: None,
+            gates,
             memcached,
         }
     }
@@ -269,6 +275,9 @@ impl<D: Driver> Worker<D> {
     }
 
     fn is_sending(&mut self) -> bool {
+        if !self.gates.is_empty() {
+            return true;
+        }
         let mut tokens = self.connections.tokens();
         tokens.any(|token| self.connections.get(token).is_some_and(|c| c.is_sending))
     }
@@ -292,6 +301,9 @@ impl<D: Driver> Worker<D> {
         self.catch_up();
         self.take_messages();
         debug_assert!(self.feeds.is_empty(), "what a feed names may be gone in the next turn");
+        if self.gates.is_used() {
+            self.end_turn_in_cluster();
+        }
         self.flush();
         self.driver.end_turn();
         self.connections.end_turn();
@@ -309,6 +321,9 @@ impl<D: Driver> Worker<D> {
         // What there is to catch up with was held: whoever holds it wakes nobody when it is free.
         if !self.shared.leftovers.is_empty() || self.shared.keyspace.has_unserved() {
             return Duration::from_millis(1);
+        }
+        if let Some(wait) = self.gates.wait_time() {
+            return wait;
         }
         let timeout = self.timeouts.first().map_or(u64::MAX, |(at, ..)| *at);
         let left_ms = self.next_tick_ms.min(timeout).saturating_sub(self.turn_ended_ms);
@@ -565,6 +580,7 @@ impl<D: Driver> Worker<D> {
                     if let Some(at) = waiter.deadline_ms() {
                         self.timeouts.insert((at, waiter.number(), feed.token));
                     }
+                    self.gates.watch(waiter);
                 }
             }
             feed.done = parsed.end as usize;
@@ -578,6 +594,7 @@ impl<D: Driver> Worker<D> {
             }
         }
         drop(executor);
+        self.gates.add(feed.token, &mut self.commands.needs);
         connection.out = Some(out);
         if let Some(bytes) = waiting {
             feed.source = Source::Owned(bytes);
@@ -642,106 +659,6 @@ impl<D: Driver> Worker<D> {
         self.mark_dirty(token);
     }
 
-    fn mark_dirty(&mut self, token: Token) {
-        let Some(connection) = self.connections.get(token) else { return };
-        if !connection.is_dirty {
-            connection.is_dirty = true;
-            self.dirty.push(token);
-        }
-    }
-
-    /// Sends the output of all connections that have some.
-    fn flush(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for token in dirty.drain(..) {
-            self.flush_one(token);
-        }
-        self.dirty = dirty;
-    }
-
-    fn flush_one(&mut self, token: Token) {
-        let Some(connection) = self.connections.get(token) else { return };
-        connection.is_dirty = false;
-        if !connection.is_sending
-            && let Some(out) = connection.out.take()
-        {
-            if out.is_empty() {
-                self.give_to_pool(out);
-            } else {
-                self.commands.stats.net_output_bytes.add(out.len() as u64);
-                self.commands.stats.writes.add(1);
-                match self.driver.send(token, out) {
-                    Some(output) => self.give_to_pool(output),
-                    None => connection.is_sending = true,
-                }
-            }
-        }
-        self.after_flush(token);
-    }
-
-    /// Accounts for what waits, and closes or stops reading where it is too much.
-    fn after_flush(&mut self, token: Token) {
-        let unsent = self.driver.unsent(token);
-        let Some(connection) = self.connections.get(token) else { return };
-        let output_bytes = unsent + connection.waiting_bytes();
-        let client = &connection.session.client;
-        let partial_bytes = connection.partial.as_ref().map_or(0, |partial| {
-            let filled = if partial.is_filling { self.driver.filled_bytes(token) } else { 0 };
-            partial.query_bytes() + filled
-        });
-        let query_bytes = partial_bytes + connection.session.queued_bytes();
-        // Another worker may have counted messages in, which are gone now.
-        let counted = connection.counted_bytes as u64 + client.output_bytes.load(Relaxed);
-        if output_bytes + query_bytes > 0 || counted > 0 {
-            client.output_bytes.store(output_bytes as u64, Relaxed);
-            client.query_bytes.store(query_bytes.min(u32::MAX as usize) as u32, Relaxed);
-            let now = output_bytes + query_bytes;
-            let delta = now as isize - connection.counted_bytes as isize;
-            self.commands.stats.add_bytes(delta);
-            connection.counted_bytes = now;
-        }
-        if connection.is_dead || (connection.session.is_closing && output_bytes == 0) {
-            return self.close(token);
-        }
-        if connection.has_more && output_bytes == 0 {
-            connection.has_more = false;
-            self.again.push(token);
-        }
-        let is_reading =
-            output_bytes <= UNSENT_MAX && !connection.is_paused && !connection.has_more;
-        if output_bytes > UNSENT_MAX && self.is_beyond_limit(token, output_bytes as u64) {
-            return self.close(token);
-        }
-        self.driver.set_reading(token, is_reading);
-    }
-
-    /// Whether a connection's output is more than its class may have; counts it if so.
-    fn is_beyond_limit(&mut self, token: Token, bytes: u64) -> bool {
-        let limits = *self.shared.config.hot.output_limits.read();
-        let now = (clock::mono_ms() / (1000 / SOFT_PER_SECOND)) as u32;
-        let Some(connection) = self.connections.get(token) else { return false };
-        let is_pubsub = connection.session.is_subscribed();
-        let limit = if is_pubsub { limits.pubsub } else { limits.normal };
-        let mut is_beyond = limit.hard > 0 && bytes > limit.hard;
-        if limit.soft > 0 && bytes > limit.soft {
-            let since = &mut connection.soft_limit_since;
-            *since = if *since == 0 { now.max(1) } else { *since };
-            is_beyond |= u64::from(now.saturating_sub(*since)) >= limit.soft_s * SOFT_PER_SECOND;
-        } else {
-            connection.soft_limit_since = 0;
-        }
-        self.commands.stats.output_limit_closed.add(u64::from(is_beyond));
-        is_beyond
-    }
-
-    fn after_sent(&mut self, token: Token) {
-        let now_s = (self.commands.now_ms / 1000) as u32;
-        let Some(connection) = self.connections.get(token) else { return };
-        connection.is_sending = false;
-        connection.session.client.active_s.store(now_s, Relaxed);
-        self.mark_dirty(token);
-    }
-
     /// Takes up the requests that were left: of paused clients when the pause is over, and of those
     /// whose output had grown too large. After the turn's events, so that what arrived is behind.
     fn go_on(&mut self) {
@@ -750,12 +667,6 @@ impl<D: Driver> Worker<D> {
         }
         for token in std::mem::take(&mut self.again) {
             self.feed(token, None, None);
-        }
-    }
-
-    fn give_to_pool(&mut self, output: Box<Output>) {
-        if self.pool.len() < POOL_MAX {
-            self.pool.push(output);
         }
     }
 
@@ -773,6 +684,7 @@ impl<D: Driver> Worker<D> {
         {
             self.timeouts.remove(&(at, waiter.number(), token));
         }
+        self.gates.remove(token);
         connection.session.close(&self.shared);
         self.commands.stats.add_bytes(-(connection.counted_bytes as isize));
         self.driver.remove(token);

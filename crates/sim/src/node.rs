@@ -101,7 +101,7 @@ impl Node {
         *self = Node::new(self.index, self.clock, self.gates.len());
         env.boots[self.index] = env.rng.next_u64() | 1;
         env.tell(|| format!("node {} starts", self.index));
-        self.server = env.plan.is_real.then(new_server);
+        self.server = env.plan.is_real.then(|| new_server(env.boots[self.index]));
         env.after(0, Event::NodeTick(self.index, env.boots[self.index]));
     }
 

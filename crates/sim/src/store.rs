@@ -4,16 +4,15 @@
 //! write runs as a command, and its record is the effects that the command left in the partition's log;
 //! replicas apply the effects. Full copies are made of effects, too: each entry is the one that sets it.
 
-use crate::machine::{Machine, record_kind};
+use crate::machine::Machine;
 use hypercache_cluster::data::{BadPart, Chunk, Cursor, Data, Part};
 use hypercache_commands::config::Config;
-use hypercache_commands::keyspace::{DATABASES, partition_of};
+use hypercache_commands::keyspace::{Copy, DATABASES, Loading, partition_of};
 use hypercache_commands::testing::Harness;
 use hypercache_commands::testing::replay::KEEP_ALL;
-use hypercache_journal::{Change, Effect, Event, decode, encode};
+use hypercache_journal::record;
 use hypercache_stdx::crc32c::crc32c;
-use hypercache_stdx::hash::KeyHasher;
-use hypercache_store::{EntryRef, Mark};
+use hypercache_store::EntryRef;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -21,17 +20,17 @@ use std::rc::Rc;
 /// A node's server state.
 pub type Server = Rc<RefCell<Harness>>;
 
-/// A server with nothing in it.
+/// A server with nothing in it, whose hash is keyed by `secret`.
 ///
 /// # Panics
 /// When a setting of the tests is none.
 #[must_use]
-pub fn new_server() -> Server {
+pub fn new_server(secret: u64) -> Server {
     let mut config = Config::default();
     for (name, value) in KEEP_ALL {
         config.set_at_start(name, value).expect("a valid setting");
     }
-    Rc::new(RefCell::new(Harness::new(config)))
+    Rc::new(RefCell::new(Harness::with_secret(config, (secret, secret.rotate_left(32)))))
 }
 
 /// One partition of a server.
@@ -40,60 +39,12 @@ pub struct StoreCopy {
     tag: String,
     partition: u16,
     now_ms: u64,
-    loading: Option<Vec<Vec<u8>>>,
-    refused: u64,
+    loading: RefCell<Loading>,
 }
 
 impl std::fmt::Debug for StoreCopy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "StoreCopy({})", self.partition)
-    }
-}
-
-fn order() -> KeyHasher {
-    KeyHasher::new((3, 4))
-}
-
-/// Where a key is in the order of a walk; never 0, which is where it begins.
-fn place(db: u8, key: &[u8]) -> u64 {
-    u64::from(db) << 60 | order().hash(key) >> 4 | 1
-}
-
-fn parts(mut bytes: &[u8]) -> Option<Vec<&[u8]>> {
-    let mut parts = Vec::new();
-    while !bytes.is_empty() {
-        let (length, rest) = bytes.split_first_chunk::<4>()?;
-        let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        parts.push(part);
-        bytes = rest;
-    }
-    Some(parts)
-}
-
-fn add_part(effect: &Effect<'_>, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(&[0; 4]);
-    encode(effect, out);
-    let length = (out.len() - start - 4) as u32;
-    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
-}
-
-/// The effects that make an entry what it is.
-fn add_entry(db: u8, entry: &EntryRef<'_>, out: &mut Vec<u8>) {
-    let (key, deadline, event) = (entry.key(), entry.deadline(), Event::Silent);
-    let mut ops = Vec::new();
-    let change = match entry.object() {
-        Some(object) => {
-            object.encode(&mut ops);
-            Change::Object { kind: object.kind(), ops: &ops, deadline }
-        }
-        None => Change::Set { value: entry.value(), deadline },
-    };
-    add_part(&Effect { db, key, change, event, is_new: true }, out);
-    let Mark { client_flags, state, .. } = entry.mark();
-    if client_flags != 0 || state != 0 {
-        let change = Change::Mark { client_flags, state };
-        add_part(&Effect { db, key, change, event, is_new: false }, out);
     }
 }
 
@@ -103,8 +54,8 @@ impl StoreCopy {
     pub fn new(server: &Server, copy: u16) -> Self {
         let tag = format!("{{p{copy}}}");
         let partition = partition_of(tag.as_bytes());
-        let (server, loading) = (Rc::clone(server), None);
-        StoreCopy { server, tag, partition, now_ms: 1, loading, refused: 0 }
+        let (server, loading) = (Rc::clone(server), RefCell::default());
+        StoreCopy { server, tag, partition, now_ms: 1, loading }
     }
 
     fn each(&self, mut f: impl FnMut(u8, EntryRef<'_>)) {
@@ -117,13 +68,13 @@ impl StoreCopy {
         }
     }
 
-    fn follow(&self, record: &[u8]) {
-        for part in parts(record).unwrap_or_default() {
-            if let Ok(effect) = decode(part) {
-                let server = self.server.borrow();
-                server.shared.keyspace.follow(self.partition, &effect, self.now_ms);
-            }
-        }
+    /// Has the partition do something, as the cluster's state machine sees it.
+    fn with_copy<R>(&self, f: impl FnOnce(&mut Copy<'_>) -> R) -> R {
+        let server = self.server.borrow();
+        let keyspace = &server.shared.keyspace;
+        let mut shard = keyspace.lock(self.partition);
+        let mut loading = self.loading.borrow_mut();
+        f(&mut keyspace.copy((self.partition, &mut shard), &mut loading, self.now_ms))
     }
 
     /// Runs something and returns the record of what it did.
@@ -132,10 +83,10 @@ impl StoreCopy {
         server.worker.now_ms = self.now_ms;
         let before = server.shared.keyspace.lock(self.partition).history.log.last();
         f(&mut server);
-        let mut record = Vec::new();
+        let mut body = Vec::new();
         let shard = server.shared.keyspace.lock(self.partition);
-        let read = shard.history.log.read_from(before + 1, &mut |e| add_part(&e, &mut record));
-        (read.is_ok() && !record.is_empty()).then_some(record)
+        let read = shard.history.log.read_from(before + 1, &mut |e| record::add(&e, &mut body));
+        (read.is_ok() && !body.is_empty()).then_some(body)
     }
 }
 
@@ -180,7 +131,8 @@ impl Machine for StoreCopy {
     }
 
     fn place(&self, key: u64) -> u64 {
-        place(0, format!("{}{key}", self.tag).as_bytes())
+        let name = format!("{}{key}", self.tag);
+        self.with_copy(|copy| copy.mark(0, name.as_bytes()))
     }
 
     fn write(&mut self, changes: &[(u64, u64)]) -> Vec<u8> {
@@ -232,84 +184,49 @@ impl Machine for StoreCopy {
     }
 
     fn refused(&self) -> u64 {
-        self.refused
+        // A key that came twice would show in the digest.
+        0
     }
 }
 
 impl Data for StoreCopy {
     fn apply(&mut self, record: &[u8]) {
-        self.follow(record);
+        self.with_copy(|copy| copy.apply(record));
     }
 
     fn touched(&self, record: &[u8], each: &mut dyn FnMut(u64)) {
-        let parts = parts(record).unwrap_or_default();
-        let effects = parts.into_iter().filter_map(|part| decode(part).ok());
-        effects.for_each(|effect| each(place(effect.db, effect.key)));
+        self.with_copy(|copy| copy.touched(record, each));
     }
 
     fn chunk(&mut self, from: Cursor, bytes_max: usize) -> Chunk {
-        let mut ahead: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        self.each(|db, entry| {
-            let at = place(db, entry.key());
-            if at >= from.0 {
-                add_entry(db, &entry, ahead.entry(at).or_default());
-            }
-        });
-        let mut bytes = Vec::new();
-        for (at, entry) in ahead {
-            if bytes.len() >= bytes_max {
-                return Chunk { bytes, next: Some(Cursor(at)) };
-            }
-            bytes.extend_from_slice(&entry);
-        }
-        Chunk { bytes, next: None }
+        self.with_copy(|copy| copy.chunk(from, bytes_max))
     }
 
     fn part_before(&self, record: &[u8], cursor: Cursor) -> Part {
-        let Some(parts) = parts(record) else { return Part::Unclear };
-        let mut before = Vec::new();
-        for part in parts {
-            let Ok(effect) = decode(part) else { return Part::Unclear };
-            if matches!(effect.change, Change::Flush | Change::Swap(_)) {
-                return Part::Unclear;
-            }
-            if place(effect.db, effect.key) < cursor.0 {
-                add_part(&effect, &mut before);
-            }
-        }
-        record_kind(before, record)
+        self.with_copy(|copy| copy.part_before(record, cursor))
     }
 
     fn load_begin(&mut self, keep: bool) {
-        if !keep {
-            self.clear();
-        }
-        self.loading = Some(Vec::new());
+        self.with_copy(|copy| copy.load_begin(keep));
     }
 
     fn load_chunk(&mut self, bytes: &[u8]) -> Result<(), BadPart> {
-        self.load_record(bytes);
-        Ok(())
+        self.with_copy(|copy| copy.load_chunk(bytes))
     }
 
     fn load_record(&mut self, record: &[u8]) {
-        if let Some(loading) = &mut self.loading {
-            loading.push(record.to_vec());
-        }
+        self.with_copy(|copy| copy.load_record(record));
     }
 
     fn load_end(&mut self) {
-        let loaded = self.loading.take().unwrap_or_default();
-        self.clear();
-        loaded.iter().for_each(|record| self.follow(record));
+        self.with_copy(|copy| copy.load_end());
     }
 
     fn load_abort(&mut self) {
-        self.loading = None;
+        self.with_copy(|copy| copy.load_abort());
     }
 
     fn clear(&mut self) {
-        self.loading = None;
-        self.server.borrow().shared.keyspace.clear_partition(self.partition, self.now_ms);
+        self.with_copy(|copy| copy.clear());
     }
 }

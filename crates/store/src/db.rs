@@ -6,6 +6,7 @@
 //! caller decides, because a removal is an effect that must be reported.
 
 mod evict;
+mod walk;
 
 pub use evict::{Ahead, Choice};
 
@@ -83,6 +84,9 @@ pub struct Db {
     timed: usize,
     entry_bytes: usize,
     tally: Tally,
+    /// Whether a key whose time is past stays until it is removed: this is a copy of another's, which
+    /// decides.
+    keeps_expired: bool,
 }
 
 impl std::fmt::Debug for Db {
@@ -109,6 +113,7 @@ impl Db {
             timed: 0,
             entry_bytes: 0,
             tally: Tally::new(uses, place),
+            keeps_expired: false,
         }
     }
 
@@ -169,6 +174,9 @@ impl Db {
         let Some(place) = self.table.find(key) else { return Live::Missing };
         let entry = place.entry();
         if entry.deadline().is_some_and(|at| now_ms > at) {
+            if self.keeps_expired {
+                return Live::Missing;
+            }
             return Live::Expired(self.remove_place(key.hash, place));
         }
         if let Some(seconds) = touch {

@@ -568,6 +568,17 @@ impl Table {
         next & mask
     }
 
+    /// Where the stretch of hashes ends that the group of `from` holds, both with their bits reversed;
+    /// `None` if it is the last. And whether there are any buckets.
+    pub(crate) fn next_in_walk(&self, from: u32) -> (Option<u32>, bool) {
+        if self.bytes == 0 {
+            return (None, false);
+        }
+        let shape = self.core.shape();
+        let last = from | u32::MAX.checked_shr(shape.level).unwrap_or(0);
+        (last.checked_add(1), true)
+    }
+
     /// Calls `f` with every entry.
     pub(crate) fn for_each(&self, mut f: impl FnMut(EntryPtr)) {
         for n in 0..self.buckets() {

@@ -8,7 +8,7 @@
 //!
 //! What is sent and not acknowledged is kept, up to a bound: pieces wait for room, and a copy whose
 //! changes alone go beyond twice the bound starts over when the learner has caught its breath. Memory is
-//! that bound and nothing else.
+//! three times that bound, and the largest entry in the form in which it travels.
 
 use super::peer::Feeding;
 use super::{Core, Cx};
@@ -27,6 +27,8 @@ pub(super) struct CopySession {
     is_at_end: bool,
     unacked: VecDeque<CopyPart>,
     unacked_bytes: usize,
+    /// Those of them that are changes of what was copied before.
+    record_bytes: usize,
     /// Number of the first part in `unacked`.
     first_seq: u32,
     /// Number of the next part to be sent.
@@ -44,6 +46,10 @@ fn size(part: &CopyPart) -> usize {
     }
 }
 
+fn record_size(part: &CopyPart) -> usize {
+    if matches!(part, CopyPart::Record(_)) { size(part) } else { 0 }
+}
+
 impl CopySession {
     pub(super) fn needs_id(&self) -> bool {
         self.id == 0
@@ -59,6 +65,7 @@ impl CopySession {
 
     fn push(&mut self, part: CopyPart) {
         self.unacked_bytes += size(&part);
+        self.record_bytes += record_size(&part);
         self.unacked.push_back(part);
     }
 
@@ -79,7 +86,7 @@ impl CopySession {
             Part::Some(bytes) => self.push(CopyPart::Record(Arc::from(bytes))),
             Part::Unclear => return false,
         }
-        self.unacked_bytes <= 2 * cx.settings.copy_window_bytes
+        self.record_bytes <= 2 * cx.settings.copy_window_bytes
     }
 
     /// Reads on while there is room, and sends what was not sent, or not acknowledged for long.
@@ -108,10 +115,13 @@ impl CopySession {
         }
     }
 
-    /// One piece per turn: a piece is what a partition's lock may be held for.
+    /// One piece per turn: a piece is what a partition's lock may be held for. One that a large entry made
+    /// large travels in several parts.
     fn read(&mut self, core: &Core, cx: &mut Cx<'_>) {
         let chunk = cx.data.chunk(self.cursor, cx.settings.chunk_bytes);
-        self.push(CopyPart::Chunk(Arc::from(chunk.bytes)));
+        for part in chunk.bytes.chunks(cx.settings.copy_window_bytes) {
+            self.push(CopyPart::Chunk(Arc::from(part)));
+        }
         match chunk.next {
             Some(next) => self.cursor = next,
             None => {
@@ -135,6 +145,7 @@ impl CopySession {
         while self.first_seq < next_seq {
             let Some(part) = self.unacked.pop_front() else { break };
             self.unacked_bytes -= size(&part);
+            self.record_bytes -= record_size(&part);
             self.first_seq += 1;
             self.progress_us = now_us;
         }

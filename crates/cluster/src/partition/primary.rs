@@ -74,6 +74,11 @@ impl Primary {
         self.no_commit_before_us
     }
 
+    pub(super) fn replicas_with(&self, lsn: Lsn) -> usize {
+        let has = |peer: &&Peer| peer.place == Place::InSync && peer.verified >= lsn;
+        self.peers.values().filter(has).count()
+    }
+
     pub(super) fn copy_bytes(&self) -> usize {
         let bytes = |peer: &Peer| match &peer.feed {
             Feed::Copy(session) => session.bytes(),

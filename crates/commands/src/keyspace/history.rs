@@ -6,9 +6,9 @@ use crate::blocking::Waiter;
 use crate::charge::{Charge, Sum, heap, table};
 use crate::client::Client;
 use crate::table::Group;
-use hypercache_journal::{Change, Effect, Log};
+use hypercache_journal::{Change, Effect, Log, record};
 use hypercache_store::Removed;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -73,7 +73,20 @@ pub struct History {
     tracked: Option<Box<Tracked>>,
     /// Keys whose waiting clients are to be served, in order.
     ready: VecDeque<Ready>,
+    /// What was done since copies on other nodes were last told, while this is what they follow.
+    deed: Option<Deed>,
 }
+
+/// A record in the making, for the copies of a partition on other nodes.
+#[derive(Debug, Default)]
+struct Deed {
+    record: Vec<u8>,
+    /// Whether there is more in it than names of events.
+    is_change: bool,
+}
+
+/// A buffer larger than this is not kept for the next record.
+const RECORD_KEPT_MAX: usize = 16 * 1024;
 
 impl History {
     /// Of a partition of the keyspace where `registered` adds up what clients have registered.
@@ -87,6 +100,12 @@ impl History {
         !self.log.is_kept() && !self.is_observed
     }
 
+    /// Whether effects are written down as a whole, with what was written.
+    #[inline]
+    pub(super) fn is_kept(&self) -> bool {
+        self.log.is_kept() || self.deed.is_some()
+    }
+
     /// Whether somebody observes keys, or is to be told or served.
     #[inline]
     pub(super) fn is_observed(&self) -> bool {
@@ -96,8 +115,33 @@ impl History {
     /// Finds out whether there is still anybody to tell.
     fn note_observed(&mut self) {
         self.tracked.take_if(|tracked| tracked.is_empty());
-        self.is_observed =
-            !self.observers.is_empty() || !self.ready.is_empty() || self.tracked.is_some();
+        self.is_observed = !self.observers.is_empty()
+            || !self.ready.is_empty()
+            || self.tracked.is_some()
+            || self.deed.is_some();
+    }
+
+    /// From now on copies on other nodes are told of what is done here, or no longer.
+    pub(super) fn set_copied(&mut self, is_copied: bool) {
+        self.deed = is_copied.then(Deed::default);
+        self.note_observed();
+    }
+
+    /// Whether something was done that copies have not been told of.
+    #[inline]
+    pub(super) fn has_deed(&self) -> bool {
+        self.deed.as_ref().is_some_and(|deed| deed.is_change)
+    }
+
+    /// Takes the record of what was done since the last one; `None` if nothing was.
+    pub(super) fn take_deed(&mut self) -> Option<Arc<[u8]>> {
+        let deed = self.deed.as_mut()?;
+        let record = std::mem::take(&mut deed.is_change).then(|| Arc::from(&deed.record[..]));
+        deed.record.clear();
+        if deed.record.capacity() > RECORD_KEPT_MAX {
+            deed.record = Vec::new();
+        }
+        record
     }
 
     /// Records an effect. The one place through which writes are told.
@@ -134,8 +178,15 @@ impl History {
 
     #[cold]
     fn tell_observers(&mut self, effect: &Effect<'_>, wakes: bool) {
+        if let Some(deed) = &mut self.deed {
+            record::add(effect, &mut deed.record);
+            deed.is_change |= effect.change != Change::Nothing;
+        }
         if let Some(tracked) = &mut self.tracked {
             tracked.note(effect);
+        }
+        if self.observers.is_empty() {
+            return;
         }
         let (db, key) = (effect.db, Box::from(effect.key));
         let Some(observers) = self.observers.get(&(db, key)) else { return };
@@ -220,6 +271,34 @@ impl History {
         if is_first || self.tracked.is_some() {
             self.make_tracked(totals).note_flush(is_first);
         }
+    }
+
+    /// Notes that all there is was replaced, or is looked after elsewhere from now on: who watches a key
+    /// or keeps a copy of it knows nothing any more.
+    pub(super) fn note_replaced(&mut self) {
+        self.touch_where(|_, _| true);
+        if let Some(tracked) = &mut self.tracked {
+            tracked.note_all();
+        }
+    }
+
+    /// Whether somebody is to be told of something, or served.
+    pub(super) fn has_news(&self) -> bool {
+        let is_stale = self.tracked.as_ref().is_some_and(|tracked| tracked.has_stale());
+        is_stale || self.has_ready() || self.log.is_kept() && self.log.last() != self.notified
+    }
+
+    /// A charge of what is registered with the keyspace.
+    pub(super) fn new_charge(&self) -> Charge {
+        self.charge.another()
+    }
+
+    /// The clients that wait for keys, each once.
+    pub(super) fn waiters(&self) -> Vec<Arc<Waiter>> {
+        let waiting = self.observers.values().flat_map(|observers| &observers.waiting);
+        let by_number: BTreeMap<u64, &Arc<Waiter>> =
+            waiting.map(|(number, _, waiter)| (*number, waiter)).collect();
+        by_number.into_values().map(Arc::clone).collect()
     }
 
     /// Forgets some key that clients keep copies of, and has them told. Returns whether there was one.

@@ -57,6 +57,16 @@ impl Keyspace {
         self.partition(partition).shard.try_lock()
     }
 
+    /// Locks one partition if it becomes free within `patience`.
+    pub(crate) fn try_lock_for(
+        &self,
+        partition: u16,
+        patience: Duration,
+    ) -> Option<MutexGuard<'_, Shard>> {
+        let shard = &self.partition(partition).shard;
+        shard.try_lock().or_else(|| shard.try_lock_for(patience))
+    }
+
     /// Locks partitions in the ascending order in which they are given. Waits for none while it
     /// holds another when a script wants more partitions; see [`Turn`].
     fn lock_all(&self, partitions: &[u16]) -> Option<Vec<(u16, MutexGuard<'_, Shard>)>> {

@@ -72,7 +72,7 @@ impl Keys<'_> {
             }
             return;
         }
-        let copy = history.log.is_kept().then(|| value.clone());
+        let copy = history.is_kept().then(|| value.clone());
         let was = db.set_marked(key, value, ttl, seconds, mark);
         let is_new = matches!(was, Was::Missing);
         let (bytes, deadline) = match &copy {

@@ -150,6 +150,11 @@ impl Tracked {
         self.is_idle() && self.stale.is_empty()
     }
 
+    /// Whether somebody is to be told.
+    pub(super) fn has_stale(&self) -> bool {
+        !self.stale.is_empty()
+    }
+
     /// Notes that a client read a key.
     pub(super) fn remember(&mut self, key: &[u8], client: &Arc<Client>) {
         match self.readers.get_mut(key) {
@@ -204,6 +209,18 @@ impl Tracked {
         self.readers_bytes = 0;
         self.note_bytes();
         if is_first {
+            self.add(Stale::All);
+        }
+    }
+
+    /// Notes that all keys are stale, those that are remembered and those with a prefix.
+    pub(super) fn note_all(&mut self) {
+        let keys: Vec<Box<[u8]>> = self.readers.keys().cloned().collect();
+        for key in keys {
+            let readers = self.take_readers(&key);
+            self.add(Stale::Key { key, readers, is_broadcast: false, cause: Cause::Changed });
+        }
+        if self.is_broadcast {
             self.add(Stale::All);
         }
     }

@@ -73,7 +73,7 @@ impl History {
         encode: impl FnOnce(&mut Vec<u8>),
     ) {
         let mut op = Vec::new();
-        if self.log.is_kept() {
+        if self.is_kept() {
             encode(&mut op);
         }
         let change = Change::Op { kind, op: &op };
@@ -285,7 +285,7 @@ impl Keys<'_> {
         let (db_number, seconds) = (self.db, self.now_s);
         let (db, history, key) = self.write_to(key);
         let (kind, mut ops) = (object.kind(), Vec::new());
-        if history.log.is_kept() {
+        if history.is_kept() {
             object.encode(&mut ops);
         }
         let was = db.set_object(key, Box::new(object), ttl, seconds);

@@ -53,10 +53,11 @@ impl Keyspace {
 }
 
 impl Shard {
-    /// Notes that clients are not served yet who wait for keys that changed, if so. Before every
-    /// unlocking after a change.
+    /// Ends the record of what was done, for copies on other nodes, and notes that clients are not served
+    /// yet who wait for keys that changed, if so. Before every unlocking after a change.
     #[inline]
     pub fn leave_ready(&mut self, keyspace: &Keyspace, partition: u16) {
+        self.end_record(keyspace, partition);
         self.is_unserved = self.history.has_ready();
         if self.is_unserved {
             keyspace.leave_unserved(partition);

@@ -2,6 +2,7 @@
 
 use super::Worker;
 use crate::io::Driver;
+use hypercache_cluster::gate::Need;
 use hypercache_commands::blocking::{TimedOut, serve_unserved, time_out};
 use hypercache_commands::client::{Client, ClientFlags};
 use hypercache_commands::keyspace::PARTITIONS;
@@ -49,21 +50,22 @@ impl<D: Driver> Worker<D> {
                     });
                 }
                 Message::Kill(client) => self.kill(&client),
-                Message::Unblock { client, number, reply } => {
-                    self.unblock(&client, number, reply);
+                Message::Unblock { client, number, reply, need } => {
+                    self.unblock(&client, number, (reply, need));
                 }
                 Message::Migrate(migration) => crate::migrate::start(&self.shared, migration),
                 Message::Migrated(migration) => {
                     settle(&self.shared, &mut self.commands, migration);
                 }
                 Message::Resume => self.is_resuming = true,
+                Message::Look => self.gates.begin_look(self.commands.id),
                 Message::ResetStats => self.commands.stats.reset(),
             }
         }
     }
 
     /// Answers a client that waited, and has it go on.
-    fn unblock(&mut self, client: &Client, number: u64, reply: Box<Output>) {
+    fn unblock(&mut self, client: &Client, number: u64, (reply, need): (Box<Output>, Need)) {
         let Some(token) = self.connections.token_of(client) else { return };
         let Some(connection) = self.connections.get(token) else { return };
         if connection.session.blocked().is_none_or(|waiter| waiter.number() != number) {
@@ -78,6 +80,7 @@ impl<D: Driver> Worker<D> {
             Some(out) => out.append(&reply),
             None => connection.out = Some(reply),
         }
+        self.gates.add(token, &mut vec![need]);
         self.again.push(token);
         self.mark_dirty(token);
     }
@@ -99,7 +102,7 @@ impl<D: Driver> Worker<D> {
             let Some(waiter) = waiter.map(Arc::clone) else { continue };
             let client = Arc::clone(&connection.session.client);
             match time_out(&self.shared, &waiter) {
-                TimedOut::Now(reply) => self.unblock(&client, number, reply),
+                TimedOut::Now(reply) => self.unblock(&client, number, (reply, Need::Nothing)),
                 // It waits on in a moment, or is answered: the next turn knows.
                 TimedOut::NotYet => served.push((at, number, token)),
                 TimedOut::Before => {}
@@ -235,6 +238,9 @@ impl<D: Driver> Worker<D> {
         let shared = &self.shared;
         // What is held, perhaps by a long script, is looked at in the next round.
         let Some(mut shard) = shared.keyspace.try_lock(partition) else { return (0, 0) };
+        if !shard.may_remove() {
+            return (0, 0);
+        }
         let result = shard.expire_due(now_ms, EXPIRE_BATCH);
         if result.0 > 0 {
             if shared.config.hot.notify.load(Relaxed) != 0 {
