@@ -12,7 +12,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("rdb", &["store", "stdx"]),
     ("commands", &["protocol", "store", "journal", "rdb", "cluster", "stdx"]),
     ("scripting", &["commands", "protocol", "stdx"]),
-    ("server", &["node", "cluster", "commands", "scripting", "protocol", "store", "journal", "stdx"]),
+    (
+        "server",
+        &["node", "cluster", "commands", "scripting", "protocol", "store", "journal", "stdx"],
+    ),
     ("cluster", &["stdx"]),
     ("node", &["cluster", "stdx"]),
     ("sim", &["cluster", "stdx", "commands", "journal", "store", "protocol"]),

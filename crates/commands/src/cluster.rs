@@ -10,9 +10,9 @@ pub(crate) mod health;
 pub mod host;
 pub mod plane;
 pub mod serving;
-pub mod wait;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod wait;
 
 use crate::client::Address;
 use crate::context::Cx;
@@ -21,7 +21,6 @@ use crate::session::Session;
 use crate::shared::Shared;
 use crate::table::Entry;
 use face::Face;
-use plane::Plane;
 use hypercache_cluster::host::{Outside, Seen};
 use hypercache_cluster::ids::{Epoch, Generation, Member, NodeId, PARTITIONS, PartitionId};
 use hypercache_cluster::meta::{
@@ -32,6 +31,7 @@ use hypercache_protocol::reply::Reply;
 use hypercache_protocol::slot::slot_of;
 use hypercache_stdx::rng;
 use parking_lot::RwLock;
+use plane::Plane;
 use std::sync::{Arc, OnceLock};
 
 /// See the module's text.

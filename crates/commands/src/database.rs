@@ -253,10 +253,11 @@ fn scan(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
                 found.push(key.to_vec());
             }
         };
-        let (inner, looked) = cx.keys.with_shard(cursor.partition, |shard| match shard.own_db(db) {
-            Some(db) if !db.is_empty() => (db.scan(cursor.inner, &mut take), 1),
-            _ => (0, 0),
-        });
+        let (inner, looked) =
+            cx.keys.with_shard(cursor.partition, |shard| match shard.own_db(db) {
+                Some(db) if !db.is_empty() => (db.scan(cursor.inner, &mut take), 1),
+                _ => (0, 0),
+            });
         looks -= looked;
         at = cursor.after(inner);
     }

@@ -204,7 +204,10 @@ fn a_write_is_where_its_copies_are() {
         assert_eq!(c.run(p, &format!("SET {key} {n}")), "+OK\r\n");
         assert_eq!(c.run(p, &format!("RPUSH l{{{key}}} a b c")), ":3\r\n");
         let moved = c.run(other, &format!("SET {key} x"));
-        assert!(moved.starts_with("-MOVED ") && moved.contains(&format!(" 10.0.0.{p}:700{p}")), "{moved}");
+        assert!(
+            moved.starts_with("-MOVED ") && moved.contains(&format!(" 10.0.0.{p}:700{p}")),
+            "{moved}"
+        );
     }
     c.deliver();
     for n in (0..200).step_by(20) {
@@ -331,7 +334,11 @@ fn a_node_that_was_away_is_copied_to() {
     }
     c.settle();
     c.settle();
-    assert!(c.meta.partitions[&partition].is_in_sync(outsider), "{:?}", c.meta.partitions[&partition]);
+    assert!(
+        c.meta.partitions[&partition].is_in_sync(outsider),
+        "{:?}",
+        c.meta.partitions[&partition]
+    );
     let learned = (outsider.node.0 - 1) as usize;
     let (a, b) = (c.contents(p), c.contents(learned));
     assert_eq!(a.len(), 600);
@@ -420,7 +427,8 @@ fn scripts_and_transactions_keep_to_their_slot_and_node() {
     assert_eq!(c.run(p, "MULTI"), "+OK\r\n");
     assert_eq!(c.run(p, "SET {a} 1"), "+QUEUED\r\n");
     let partition = PartitionId(partition_of(b"{a}"));
-    let to = *c.meta.partitions[&partition].isr.iter().find(|m| m.node != id(p)).expect("a replica");
+    let to =
+        *c.meta.partitions[&partition].isr.iter().find(|m| m.node != id(p)).expect("a replica");
     c.nodes[p].host.hand_over(partition, to);
     c.settle();
     assert!(c.run(p, "EXEC").starts_with("-MOVED"), "it went elsewhere meanwhile");

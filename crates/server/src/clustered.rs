@@ -107,9 +107,9 @@ fn options(config: &Config) -> Result<Options, String> {
     let bind = addresses(config)?;
     let announced = Some(config.get("cluster-announce-ip")).filter(|ip| !ip.is_empty());
     let first = bind.iter().find(|ip| !ip.is_unspecified()).map(IpAddr::to_string);
-    let host = announced.or(first).ok_or(
-        "bind names no address that others can be told: set cluster-announce-ip",
-    )?;
+    let host = announced
+        .or(first)
+        .ok_or("bind names no address that others can be told: set cluster-announce-ip")?;
     let dir = match config.get("cluster-dir") {
         dir if dir.is_empty() => PathBuf::from(config.get("dir")).join(format!("nodes-{port}")),
         dir => PathBuf::from(dir),

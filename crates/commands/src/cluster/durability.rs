@@ -60,7 +60,8 @@ pub(crate) fn rules(config: &Config) -> Rules {
         bytes: number("durability-max-lag-bytes") as usize,
     };
     // They were checked one by one.
-    Rules::parse(&config.get("durability"), &config.get("durability-rules"), lag).unwrap_or_default()
+    Rules::parse(&config.get("durability"), &config.get("durability-rules"), lag)
+        .unwrap_or_default()
 }
 
 /// Makes changed settings count.
@@ -85,7 +86,9 @@ impl Rules {
         let read = |name: &str| mode(name, lag).ok_or(format!("the modes are {modes}"));
         let mut by_prefix = Vec::new();
         for word in words.split_ascii_whitespace() {
-            let (prefix, name) = word.rsplit_once('=').filter(|(prefix, _)| !prefix.is_empty())
+            let (prefix, name) = word
+                .rsplit_once('=')
+                .filter(|(prefix, _)| !prefix.is_empty())
                 .ok_or(format!("a rule is PREFIX=MODE, and '{word}' is none"))?;
             by_prefix.push((Box::from(prefix.as_bytes()), read(name)?));
         }
@@ -132,7 +135,9 @@ mod tests {
 
     #[test]
     fn what_is_no_rule_is_refused() {
-        for (default, words) in [("sometimes", ""), ("async", "x"), ("async", "=sync"), ("sync", "a=b")] {
+        for (default, words) in
+            [("sometimes", ""), ("async", "x"), ("async", "=sync"), ("sync", "a=b")]
+        {
             assert!(Rules::parse(default, words, LAG).is_err(), "{default} {words}");
         }
         assert_eq!(Rules::parse("async", " ", LAG), Ok(Rules::default()));

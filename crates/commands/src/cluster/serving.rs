@@ -110,7 +110,9 @@ impl Refusal {
                 "ERR Script attempted to access a non local key in a cluster node"
             }
             Refused::HandingOver => TRY_AGAIN,
-            Refused::NoLease => "ERR Script attempted to execute a command while the cluster is down",
+            Refused::NoLease => {
+                "ERR Script attempted to execute a command while the cluster is down"
+            }
             Refused::TooFew => "NOREPLICAS Not enough good replicas to write.",
             Refused::Overloaded => "OVERLOADED too much waits to be replicated, try again later",
         }
@@ -263,7 +265,10 @@ pub fn add(needs: &mut Vec<Need>, need: Need) {
     let start = needs.len().saturating_sub(LOOKED_AT);
     for other in &mut needs[start..] {
         let is_covered = match (&*other, &need) {
-            (Need::Commit { partition: a, term: t, lsn: x }, Need::Commit { partition: b, term: u, lsn: y })
+            (
+                Need::Commit { partition: a, term: t, lsn: x },
+                Need::Commit { partition: b, term: u, lsn: y },
+            )
             | (
                 Need::CommitAndLease { partition: a, term: t, lsn: x },
                 Need::CommitAndLease { partition: b, term: u, lsn: y },
@@ -288,4 +293,3 @@ pub(crate) fn need_of_served(cx: &Cx<'_>, key: &[u8]) -> Need {
     let durability = plane.durability_of(key);
     shard.need(number, durability, |partition, _| read_rule_of_all(partition))
 }
-

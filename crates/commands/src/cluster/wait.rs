@@ -29,11 +29,9 @@ pub(crate) fn wait(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     };
     let last = cx.session.cold().and_then(|cold| cold.last_write);
     let there = match last {
-        Some(last) => {
-            cx.keys.with_shard(last.partition, |shard| {
-                shard.partition().map_or(0, |partition| partition.replicas_with(last.lsn)) as i64
-            })
-        }
+        Some(last) => cx.keys.with_shard(last.partition, |shard| {
+            shard.partition().map_or(0, |partition| partition.replicas_with(last.lsn)) as i64
+        }),
         None => copies_of_all(cx.shared),
     };
     let Some(last) = last.filter(|_| there < replicas) else {
