@@ -52,7 +52,7 @@ const fn contestant(
 const CONTESTANTS: &[Contestant] = &[
     contestant("fifo", 4, |setup| Box::new(Recency::new(setup, false))),
     contestant("adaptive", 16, |setup| {
-        Box::new(Adaptive::new(setup, Shape { samples: 8, ghosts: 2 }))
+        Box::new(Adaptive::new(setup, Shape { bucket: 6, ghosts: 2 }))
     }),
     contestant("lru", 8, |setup| Box::new(Recency::new(setup, true))),
     contestant("redis-lru", 3, |setup| Box::new(RedisLike::new(setup, Redis::Lru))),

@@ -18,6 +18,10 @@ use anyhow::{Result, bail};
 use process::{cargo, cargo_nightly};
 use std::path::{Path, PathBuf};
 
+/// The server's, since what `evict --cost` measures is the server's code.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const HELP: &str = "\
 Usage: cargo xtask TASK
 

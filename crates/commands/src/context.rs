@@ -2,7 +2,7 @@
 
 use crate::blocking::Blocking;
 use crate::error::ReplyError;
-use crate::evict::Candidates;
+use crate::evict::{Candidates, bytes_until_full};
 use crate::keyspace::Keys;
 use crate::migrate::Migration;
 use crate::scripts::Vm;
@@ -43,6 +43,8 @@ pub struct Worker {
     pub needs: Vec<Need>,
     /// In a cluster: the slot of the keys of the script that runs, once it is known.
     pub script_slot: Option<u16>,
+    /// See [`bytes_until_full`].
+    bytes_until_full: isize,
     /// What was sent by MIGRATE and waits for a script to end; no more than run at a time.
     pub unsettled: VecDeque<Box<Migration>>,
 }
@@ -65,14 +67,28 @@ impl Worker {
             candidates: Candidates::default(),
             needs: Vec::new(),
             script_slot: None,
+            bytes_until_full: bytes_until_full(shared, 0),
             unsettled: VecDeque::new(),
         }
     }
 
-    /// Reads the clock for a new turn.
+    /// Reads the clock for a new turn, and how much room there is.
     #[inline]
-    pub fn begin_turn(&mut self) {
+    pub fn begin_turn(&mut self, shared: &Shared) {
         self.now_ms = clock::now_ms();
+        self.note_room(shared);
+    }
+
+    /// Notes how much memory there is for writes.
+    #[inline]
+    pub(crate) fn note_room(&mut self, shared: &Shared) {
+        self.bytes_until_full = bytes_until_full(shared, self.stats.bytes());
+    }
+
+    /// Whether there is surely memory for a write.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.stats.bytes() <= self.bytes_until_full
     }
 }
 

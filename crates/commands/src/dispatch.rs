@@ -139,7 +139,7 @@ pub struct Executor<'a> {
 
 /// Whether the client and the server are in their ordinary state: the client is authenticated,
 /// neither subscribed nor queueing a transaction nor tracking keys, and gets its replies; and nobody
-/// monitors, wants notifications or the time or size of each command, limits memory or paused the clients.
+/// monitors, wants notifications or the time or size of each command, or paused the clients.
 ///
 /// Only a command that is not plain can change the client's part. Where another client changes the
 /// server's part it counts from the next turn on, as if its command had come that much later.
@@ -153,7 +153,6 @@ fn is_ordinary(shared: &Shared, session: &Session, timer: &Timer) -> bool {
         && shared.monitor_count.load(Relaxed) == 0
         && hot.notify.load(Relaxed) == 0
         && !hot.measures()
-        && hot.maxmemory.load(Relaxed) == 0
         && shared.pause.until_ms.load(Relaxed) == 0
         && shared.cluster.plane().is_none()
 }
@@ -237,6 +236,9 @@ impl<'a> Executor<'a> {
             self.end_run();
             self.cx.entry = entry;
         }
+        if !self.cx.worker.has_room() && !self.has_room_for(entry) {
+            return;
+        }
         if !self.cx.keys.hold_one(at) {
             return refuse_busy(&mut self.cx, entry);
         }
@@ -253,6 +255,18 @@ impl<'a> Executor<'a> {
         }
         self.run.0 += 1;
         self.run.1 += u32::from(failed);
+    }
+
+    /// Whether there is memory for a plain command to run, if it needs any; it is refused if not.
+    #[cold]
+    fn has_room_for(&mut self, entry: &'static Entry) -> bool {
+        let cx = &mut self.cx;
+        if !entry.row.flags.has(Flags::DENY_OOM) || make_room(cx.shared, cx.worker) {
+            return true;
+        }
+        cx.worker.stats.commands[entry.id].rejected.add(1);
+        refuse(cx, Some(entry), ReplyError::OutOfMemory.text().as_bytes());
+        false
     }
 
     /// Notes the plain executions so far.
@@ -306,6 +320,8 @@ impl<'a> Executor<'a> {
         self.cx.keys.db = self.cx.session.db;
         self.cx.reply.set_version(self.cx.session.version);
         self.cx.keys.touch = !self.cx.session.client.has(ClientFlags::NO_TOUCH);
+        // CONFIG SET may change the limit, and scripts and transactions may write much.
+        self.cx.worker.note_room(self.cx.shared);
         self.is_ordinary = is_ordinary(self.cx.shared, self.cx.session, self.timer);
         self.is_unrestricted = acl::is_unrestricted(self.cx.shared, self.cx.session);
     }

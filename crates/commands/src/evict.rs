@@ -1,16 +1,20 @@
 //! `maxmemory-policy`: which keys go when memory is full.
 //!
-//! A worker that needs room draws a few keys of a partition at random, and keeps the best candidates of
-//! earlier draws beside them ([`Pool`]). The one that is worth least goes, if it still is what it was
-//! when it was drawn. What a key is worth is the store's business ([`hypercache_store::evict`]); a policy
+//! A worker that needs room draws some keys of a partition at random, and keeps the best candidates of
+//! earlier draws beside them ([`Pool`]). Those that are worth least go, if they still are what they were
+//! when they were drawn. What a key is worth is the store's business ([`hypercache_store::evict`]); a policy
 //! here says which keys may go, and in which order.
+//!
+//! Whether there is room is one comparison for a write: each worker knows what its own bytes may grow to
+//! ([`bytes_until_full`]), anew each turn of its loop and whenever that is reached.
 
 use crate::context::Worker;
 use crate::keyspace::{Gone, PARTITIONS, partition_and_db};
 use crate::shared::Shared;
 use crate::tracking;
 use hypercache_store::evict::{Mode, Order, Pool, Score, Whereabouts};
-use hypercache_store::{Ahead, Choice};
+use hypercache_store::{BATCH_MAX, Choice};
+use smallvec::SmallVec;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// One value of `maxmemory-policy`.
@@ -59,103 +63,117 @@ pub(crate) fn set_policy(shared: &Shared, name: &str) {
     shared.keyspace.uses.set_mode(POLICIES[number].mode);
 }
 
+/// A key that is to go, with the score that it was drawn with.
+pub(crate) type Victim = (Score, Whereabouts);
+
 /// Candidates of a worker, and the number of the policy that they were drawn for.
 #[derive(Debug, Default)]
 pub struct Candidates {
     pool: Pool<Whereabouts>,
     policy: u8,
-    /// Where it draws, how often still, and where in there.
-    partition: u16,
-    draws_left: usize,
-    ahead: Ahead,
 }
-
-/// Draws from a partition, at most, before another one is chosen: so what a draw reads can be asked for
-/// before.
-const DRAWS_EACH: usize = 16;
-/// For each of them the partition has so many keys: few of its keys go before those of others do.
-const KEYS_PER_DRAW: usize = 64;
 
 /// Keys evicted at most for one command, so that a limit lowered far does not stall it.
 const EVICTIONS_MAX: usize = 1024;
-/// Draws for one eviction at most.
+/// Draws without a key that goes, at most.
 const DRAWS_MAX: usize = 64;
+
+/// What a worker's own bytes may grow to before memory may be above the limit, whatever the others do
+/// meanwhile: each has its share of the room that there is now.
+pub(crate) fn bytes_until_full(shared: &Shared, own: isize) -> isize {
+    let limit = shared.config.hot.maxmemory.load(Relaxed);
+    if limit == 0 {
+        return isize::MAX;
+    }
+    let room = limit as isize - shared.bytes_used() as isize;
+    own + if room > 0 { room / shared.workers() as isize } else { room }
+}
 
 /// Whether a write may go on: memory is below the limit, or could be brought there.
 #[inline]
 pub(crate) fn make_room(shared: &Shared, worker: &mut Worker) -> bool {
+    worker.has_room() || make_room_now(shared, worker)
+}
+
+#[cold]
+fn make_room_now(shared: &Shared, worker: &mut Worker) -> bool {
     let limit = shared.config.hot.maxmemory.load(Relaxed);
-    limit == 0 || shared.bytes_used() <= limit || evict(shared, worker, limit)
+    let has_room = limit == 0 || shared.bytes_used() <= limit || evict(shared, worker, limit);
+    worker.note_room(shared);
+    has_room
 }
 
 /// Removes keys until memory is below the limit.
-#[cold]
 fn evict(shared: &Shared, worker: &mut Worker, limit: u64) -> bool {
     let number = shared.config.hot.eviction.load(Relaxed);
     let Some(choice) = POLICIES[number as usize % POLICIES.len()].choice else { return false };
     if worker.candidates.policy != number {
         worker.candidates = Candidates { policy: number, ..Candidates::default() };
     }
-    for _ in 0..EVICTIONS_MAX {
-        if shared.bytes_used() <= limit {
-            return true;
-        }
-        if !evict_one(shared, worker, choice) {
-            return false;
+    let mut evicted = 0;
+    // Still above after so many: the write goes on, and the next one evicts further.
+    while evicted < EVICTIONS_MAX && shared.bytes_used() > limit {
+        match evict_some(shared, worker, choice) {
+            0 => return false,
+            some => evicted += some,
         }
     }
-    // Still above: the write goes on, and the next one evicts further.
     true
 }
 
-/// Removes a key; returns whether there was one that may go.
-fn evict_one(shared: &Shared, worker: &mut Worker, choice: Choice) -> bool {
+/// Removes some keys; returns how many: 0 if there was none that may go.
+fn evict_some(shared: &Shared, worker: &mut Worker, choice: Choice) -> usize {
     shared.keyspace.uses.take_newcomers(|at, score| worker.candidates.pool.offer(score, at));
     for _ in 0..DRAWS_MAX {
-        let victim = worker.candidates.pool.take();
-        let is_gone =
-            victim.is_some_and(|(score, at)| give_up(shared, worker, at, (choice, score)));
-        // What the next eviction wants is on its way while other things are done.
-        let is_any = draw(shared, worker, choice);
-        if is_gone || !is_any {
-            return is_gone;
+        let wanted = draw(shared, worker, choice);
+        let taken = worker.candidates.pool.take(wanted.clamp(1, BATCH_MAX));
+        let mut victims: SmallVec<[Victim; BATCH_MAX]> = taken.collect();
+        shared.keyspace.expect(&victims);
+        let partition_of = |(_, at): &Victim| partition_and_db(*at).0;
+        victims.sort_unstable_by_key(partition_of);
+        let groups = victims.chunk_by(|a, b| partition_of(a) == partition_of(b));
+        let gone = groups.map(|group| give_up(shared, worker, group, choice)).sum();
+        if gone > 0 || wanted == 0 {
+            return gone;
         }
     }
-    false
+    0
 }
 
-/// Draws some candidates; returns whether there was anything to draw anywhere.
-fn draw(shared: &Shared, worker: &mut Worker, choice: Choice) -> bool {
+/// Draws some candidates. Returns how many of all should go for that: 0 if there is nothing to draw
+/// anywhere.
+fn draw(shared: &Shared, worker: &mut Worker, choice: Choice) -> usize {
     let Worker { candidates, rng, now_ms, .. } = worker;
-    let Candidates { pool, partition: chosen, draws_left, ahead, .. } = candidates;
-    let is_new = *draws_left == 0;
-    if is_new {
-        *chosen = rng.below(PARTITIONS as u64) as u16;
-    }
-    // The next one that has something to draw.
-    let start = *chosen as usize;
+    let start = rng.below(PARTITIONS as u64) as usize;
     let mut partitions = (start..start + PARTITIONS).map(|p| (p % PARTITIONS) as u16);
-    let found = partitions.find_map(|partition| {
+    // The next one that has something to draw.
+    let wanted = partitions.find_map(|partition| {
         // One that a long script holds is left alone.
         let shard = shared.keyspace.lock_or_busy(partition).filter(|s| s.may_remove())?;
-        let candidates = shard.draw(choice, *now_ms, (&mut *rng, &mut *ahead), pool);
-        (candidates > 0).then_some((partition, candidates))
+        let wanted = shard.draw(choice, *now_ms, rng, &mut candidates.pool);
+        (wanted > 0).then_some(wanted)
     });
-    let Some((partition, candidates)) = found else { return false };
-    *chosen = partition;
-    let more = (candidates / KEYS_PER_DRAW).min(DRAWS_EACH);
-    *draws_left = if is_new { more } else { *draws_left - 1 };
-    true
+    wanted.unwrap_or_default()
 }
 
-/// Gives up a key that was drawn, and has everybody told who is to know. Returns whether it went.
-fn give_up(shared: &Shared, worker: &mut Worker, at: Whereabouts, drawn: (Choice, Score)) -> bool {
-    let (partition, _) = partition_and_db(at);
-    let Some(mut shard) = shared.keyspace.lock_or_busy(partition) else { return false };
+/// Gives up keys of one partition that were drawn, and has everybody told who is to know. Returns how many
+/// went.
+fn give_up(shared: &Shared, worker: &mut Worker, victims: &[Victim], choice: Choice) -> usize {
+    let (partition, _) = partition_and_db(victims[0].1);
+    let Some(mut shard) = shared.keyspace.lock_or_busy(partition) else { return 0 };
     if !shard.may_remove() {
-        return false;
+        return 0;
     }
-    let Some(gone) = shard.give_up(at, drawn, worker.now_ms) else { return false };
+    let mut gone = 0;
+    for &(score, at) in victims {
+        let how = shard.give_up(at, (choice, score), worker.now_ms);
+        gone += usize::from(how.is_some());
+        match how {
+            Some(Gone::Evicted) => worker.stats.evicted_keys.add(1),
+            Some(Gone::Expired) => worker.stats.expired_keys.add(1),
+            None => {}
+        }
+    }
     if shared.config.hot.notify.load(Relaxed) != 0 {
         shard.take_notifications(&mut |effect| crate::pubsub::notify(shared, &effect));
     }
@@ -164,11 +182,7 @@ fn give_up(shared: &Shared, worker: &mut Worker, at: Whereabouts, drawn: (Choice
     worker.stats.add_bytes(shard.take_bytes_delta());
     drop(shard);
     tracking::tell_without_client(shared, worker, stale);
-    match gone {
-        Gone::Evicted => worker.stats.evicted_keys.add(1),
-        Gone::Expired => worker.stats.expired_keys.add(1),
-    }
-    true
+    gone
 }
 
 #[cfg(test)]
@@ -240,9 +254,22 @@ mod tests {
         let mut h = full("noeviction", 100, 1);
         h.run("CONFIG SET maxmemory 1");
         assert!(h.run("SET a 1").starts_with(b"-OOM"));
+        assert!(h.run("SET a 1 EX 9").starts_with(b"-OOM"), "one that is not plain");
+        assert!(h.run(&format!("GET {}", key(3))).starts_with(b"$100\r\n"), "reads go on");
         h.run("CONFIG SET maxmemory-policy volatile-lru");
         assert!(h.run("SET a 1").starts_with(b"-OOM"), "no key has a deadline");
         assert_eq!(h.run("DBSIZE"), b":100\r\n");
+    }
+
+    #[test]
+    fn workers_share_the_room() {
+        let h = Harness::beside(&Shared::new(crate::config::Config::default(), 4));
+        assert_eq!(bytes_until_full(&h.shared, 100), isize::MAX, "there is no limit");
+        let used = h.shared.bytes_used();
+        h.shared.config.hot.maxmemory.store(used + 4000, Relaxed);
+        assert_eq!(bytes_until_full(&h.shared, 100), 1100);
+        h.shared.stats[3].add_bytes(5000);
+        assert_eq!(bytes_until_full(&h.shared, 100), -900, "what is too much is too much for all");
     }
 
     #[test]

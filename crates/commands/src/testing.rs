@@ -84,6 +84,7 @@ impl Harness {
         let request = Request { args, entry, first_key: located.as_ref() };
         let mut out = Output::default();
         self.timer.begin(&self.shared);
+        self.worker.note_room(&self.shared);
         let Harness { shared, worker, session, timer } = self;
         let mut executor = Executor::new(shared, worker, session, timer, &mut out);
         let plain = entry.filter(|entry| entry.is_plain_with(args.len()));

@@ -438,9 +438,9 @@ fn range(cx: &mut Cx<'_>, args: Args<'_>, form: Form) -> Outcome {
     };
     let members = query.members(set);
     reply_head(&mut cx.reply, members.len(), query.with_scores);
-    for (member, score) in members {
+    members.for_each(|(member, score)| {
         reply_member(&mut cx.reply, member, query.with_scores.then_some(score));
-    }
+    });
     Ok(())
 }
 

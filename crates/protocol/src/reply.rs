@@ -137,13 +137,17 @@ impl<'a> Reply<'a> {
 
     #[inline]
     fn header(&mut self, kind: u8, n: i64) {
-        if let Ok(digit @ 0..=9) = u8::try_from(n) {
-            // Most counts and short strings: a third of the work below.
-            return self.out.bytes.extend_from_slice(&[kind, b'0' + digit, b'\r', b'\n']);
+        let out = &mut self.out.bytes;
+        // Most counts and short strings: a third of the work below.
+        match usize::try_from(n).ok().and_then(|n| DIGITS.get(n)) {
+            Some([b'0', ones]) => return out.extend_from_slice(&[kind, *ones, b'\r', b'\n']),
+            Some([tens, ones]) => {
+                return out.extend_from_slice(&[kind, *tens, *ones, b'\r', b'\n']);
+            }
+            None => {}
         }
         let mut buffer = itoa::Buffer::new();
         let digits = buffer.format(n).as_bytes();
-        let out = &mut self.out.bytes;
         out.reserve(digits.len() + 3);
         out.push(kind);
         out.extend_from_slice(digits);
@@ -186,7 +190,13 @@ impl<'a> Reply<'a> {
 
     /// A bulk string.
     pub fn bulk(&mut self, bytes: &[u8]) {
-        self.bulk_here(bytes);
+        let Some([b'0', digit]) = DIGITS.get(bytes.len()) else { return self.bulk_here(bytes) };
+        // Members and fields are often that short.
+        let out = &mut self.out.bytes;
+        out.reserve(bytes.len() + 6);
+        out.extend_from_slice(&[b'$', *digit, b'\r', b'\n']);
+        out.extend_from_slice(bytes);
+        out.extend_from_slice(b"\r\n");
     }
 
     /// A bulk string, for the one command that is run so often that a call shows.

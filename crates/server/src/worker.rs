@@ -284,7 +284,7 @@ impl<D: Driver> Worker<D> {
 
     fn turn(&mut self, events: &mut Vec<Event>) -> std::io::Result<()> {
         self.driver.wait(self.wait_time(), events)?;
-        self.commands.begin_turn();
+        self.commands.begin_turn(&self.shared);
         self.commands.stats.loop_turns.add(1);
         for event in events.drain(..) {
             self.handle(event);

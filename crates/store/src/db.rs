@@ -8,7 +8,7 @@
 mod evict;
 mod walk;
 
-pub use evict::{Ahead, Choice};
+pub use evict::{BATCH_MAX, Choice, expect};
 
 use crate::evict::{Mode, Tally, Uses};
 use crate::found::{Due, Edited, EntryRef, Live, Removed, Use, Was};

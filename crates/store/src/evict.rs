@@ -174,9 +174,15 @@ impl Policy {
     #[inline]
     pub fn note(&self, hash: u64, state: State, bytes: impl FnOnce() -> u32, now: Tick) {
         let mixed = mixed(hash);
-        if mixed <= self.watched_up_to.load(Relaxed) {
+        if self.watches(mixed) {
             self.note_watched(mixed, state.class(bytes()), now);
         }
+    }
+
+    /// Whether a key is watched whose hash, mixed, is given.
+    #[inline]
+    fn watches(&self, mixed: u64) -> bool {
+        mixed <= self.watched_up_to.load(Relaxed)
     }
 
     #[cold]

@@ -15,7 +15,7 @@ mod db;
 mod found;
 pub mod types;
 
-pub use db::{Ahead, Choice, Db, Key, Payload, Ttl};
+pub use db::{BATCH_MAX, Choice, Db, Key, Payload, Ttl, expect};
 pub use found::{Due, Edited, EntryRef, Live, Removed, Use, Was};
 pub use mark::Mark;
 pub use mem::class_size;

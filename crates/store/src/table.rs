@@ -588,8 +588,8 @@ impl Table {
 
     /// The places whose keys have a hash with the bucket and tag of this one (it is enough that
     /// the low 32 and the high 16 bits are right). Almost always one or none.
-    pub(crate) fn find_tagged(&self, hash: u64) -> Vec<Place> {
-        let mut found = Vec::new();
+    pub(crate) fn find_tagged(&self, hash: u64) -> SmallVec<[Place; 2]> {
+        let mut found = SmallVec::new();
         let mut bucket = self.core.bucket(self.core.shape().bucket_of(hash));
         while let Some(here) = bucket {
             for word in &here.words {
@@ -608,16 +608,16 @@ impl Table {
         numbers.filter_map(|n| self.core.bucket(n)).for_each(prefetch_value);
     }
 
-    /// Appends the entries of some buckets, and asks for their lines.
+    /// Hands the entries of some buckets to `f`, and asks for their lines.
     pub(crate) fn take_buckets(
         &self,
         numbers: impl Iterator<Item = usize>,
-        entries: &mut impl Extend<EntryPtr>,
+        mut f: impl FnMut(EntryPtr),
     ) {
         for n in numbers {
             for_each_in_chain(self.core.bucket(n), &mut |entry| {
                 prefetch(entry.address() as *const u8);
-                entries.extend([entry]);
+                f(entry);
             });
         }
     }

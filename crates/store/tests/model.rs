@@ -4,7 +4,7 @@ use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::evict::{Mode, Order, Pool, Uses};
 use hypercache_store::types::{Collection, Hash, HashOp, Held, List, ListOp, Object, Record};
-use hypercache_store::{Ahead, Choice, Db, Due, EntryRef, Key, Mark, Payload, Ttl, Was};
+use hypercache_store::{Choice, Db, Due, EntryRef, Key, Mark, Payload, Ttl, Was};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -318,19 +318,13 @@ impl Pair {
         let order = [Order::Use, Order::Deadline, Order::Random][(n % 3) as usize];
         let choice = Choice { is_volatile, order };
         let mut pool = Pool::default();
-        let mut ahead = Ahead::default();
-        self.db.draw(
-            choice,
-            self.now_ms,
-            &mut ahead,
-            |n| rng.below(n),
-            |score, at| pool.offer(score, at()),
-        );
+        let batch = self.db.draw(choice, self.now_ms, &mut rng, &mut pool);
         let is_candidate =
             |(_, deadline): &&(Value, Option<u64>)| !is_volatile || deadline.is_some();
         let candidates = self.model.keys.values().filter(is_candidate).count();
         assert_eq!(self.db.candidates(choice), candidates);
-        let Some((score, at)) = pool.take() else { return assert_eq!(candidates, 0) };
+        assert_eq!(batch > 0, candidates > 0);
+        let Some((score, at)) = pool.take(1).next() else { return assert_eq!(candidates, 0) };
         assert_eq!(at.place(), 7);
         let gone = self.db.give_up(at, (choice, score), self.now_ms);
         let (removed, is_expired) = gone.expect("nothing happened since it was drawn");

@@ -3,19 +3,24 @@
 
 use super::cache::{Cache, Residents, Setup};
 use hypercache_stdx::rng::Rng;
+use hypercache_store::BATCH_MAX;
 use hypercache_store::evict::{Ghosts, Policy, Pool, Score, State};
 
 /// How the policy is used.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
-    /// Keys that a victim is chosen among.
-    pub(super) samples: usize,
+    /// Keys in a bucket.
+    pub(super) bucket: usize,
     /// Ghosts per key in the cache.
     pub(super) ghosts: usize,
 }
 
-/// Neighbours that are looked at together, as the keys of a bucket are.
-const RUN: usize = 8;
+/// Of a cache of fewer keys than this times the batch fewer go at once: where the server draws, a 1024th
+/// of the keys is, of which 64 are wanted for each.
+const KEYS_EACH: usize = 64 * 1024;
+
+/// Keys that came since the last eviction and are candidates for it, by their hash as in the server.
+const NEWCOMERS: usize = 16;
 
 /// A candidate that is worth more than this beyond what it was has been used since.
 const SLACK: Score = 64;
@@ -29,6 +34,7 @@ pub(super) struct Adaptive {
     residents: Residents,
     states: Vec<State>,
     pool: Pool<u32>,
+    newcomers: [Option<u32>; NEWCOMERS],
     rng: Rng,
 }
 
@@ -43,6 +49,7 @@ impl Adaptive {
             residents: Residents::new(objects),
             states: vec![State::default(); objects],
             pool: Pool::default(),
+            newcomers: [None; NEWCOMERS],
             rng: Rng::new(1),
         }
     }
@@ -56,35 +63,24 @@ impl Adaptive {
         self.policy.score(self.states[id as usize], bytes, now)
     }
 
-    fn draw(&mut self) {
-        for _ in 0..self.shape.samples.div_ceil(RUN) {
-            let start = self.rng.below(self.residents.len() as u64) as usize;
-            for place in start..start + RUN {
-                let id = self.residents.get(place);
-                self.pool.offer(self.score(id), id);
+    /// Evicts some. What of the pool was used since it was drawn, or is gone, is passed over.
+    fn evict(&mut self) {
+        for newcomer in std::mem::take(&mut self.newcomers).into_iter().flatten() {
+            if self.residents.has(newcomer) {
+                self.pool.offer(self.score(newcomer), newcomer);
             }
         }
-    }
-
-    /// Gives one up. What of the pool was used since it was drawn, or is gone, is passed over.
-    fn evict(&mut self, newcomer: u32) {
-        self.pool.offer(self.score(newcomer), newcomer);
-        loop {
-            let victim = self.pool.take();
-            let is_as_drawn = |(before, id): &(Score, u32)| {
-                self.residents.has(*id) && self.score(*id) <= before + SLACK
-            };
-            let victim = victim.filter(is_as_drawn);
-            if let Some((_, id)) = victim {
+        let batch = (1 + self.residents.len() / KEYS_EACH).min(BATCH_MAX);
+        for _ in 0..(batch + 1) * self.shape.bucket {
+            let id = self.residents.get(self.rng.below(self.residents.len() as u64) as usize);
+            self.pool.offer(self.score(id), id);
+        }
+        let victims: Vec<_> = self.pool.take(batch).collect();
+        for (before, id) in victims {
+            if self.residents.has(id) && self.score(id) <= before + SLACK {
                 self.residents.remove(id, self.setup.bytes(id));
                 self.ghosts.fit(self.residents.len() * self.shape.ghosts);
                 self.ghosts.put(Self::hash(id), self.states[id as usize], self.policy.now());
-            }
-            if self.residents.len() > 0 {
-                self.draw();
-            }
-            if victim.is_some() {
-                return;
             }
         }
     }
@@ -109,8 +105,9 @@ impl Cache for Adaptive {
         self.states[id as usize] = state;
         self.residents.insert(id, bytes);
         self.policy.set_slots(self.residents.len());
+        self.newcomers[hash as usize >> 4 & (NEWCOMERS - 1)] = Some(id);
         while self.residents.bytes > self.setup.capacity {
-            self.evict(id);
+            self.evict();
         }
         false
     }

@@ -1,10 +1,11 @@
 //! What a partition does when memory is full. Which key goes is decided in [`crate::evict`].
 
-use super::{Shard, discard};
+use super::{Keyspace, Shard, discard};
+use crate::evict::Victim;
 use hypercache_journal::{Change, Effect, Event};
 use hypercache_stdx::rng::Rng;
 use hypercache_store::evict::{Mode, Pool, Score, Whereabouts};
-use hypercache_store::{Ahead, Choice};
+use hypercache_store::{Choice, expect, prefetch_to_write};
 
 /// The number by which a database of a partition is found again.
 pub(super) fn place_of((partition, db): (u16, u8)) -> u16 {
@@ -25,34 +26,28 @@ pub(crate) enum Gone {
     Expired,
 }
 
+impl Keyspace {
+    /// Brings what giving up some keys reads towards the cache.
+    pub(crate) fn expect(&self, victims: &[Victim]) {
+        expect(victims.iter().map(|&(_, at)| {
+            let (partition, db) = partition_and_db(at);
+            prefetch_to_write(std::ptr::from_ref(&self.partition(partition).shard).cast());
+            (at.hash(), self.core(partition, db).hint())
+        }));
+    }
+}
+
 impl Shard {
-    /// Offers some keys that may go to a pool. Returns how many there are.
+    /// Draws some keys that may go, of which a pool keeps the worst. Returns how many of the pool should go
+    /// for that: 0 if there is none to draw.
     pub(crate) fn draw(
         &self,
         choice: Choice,
         now_ms: u64,
-        (rng, ahead): (&mut Rng, &mut Ahead),
+        rng: &mut Rng,
         pool: &mut Pool<Whereabouts>,
     ) -> usize {
-        let mut candidates = 0;
-        for (_, db) in self.dbs.iter() {
-            candidates += db.candidates(choice);
-            db.draw(
-                choice,
-                now_ms,
-                ahead,
-                |n| rng.below(n),
-                |score, at| {
-                    if pool.wants(score) {
-                        pool.offer(score, at());
-                    }
-                },
-            );
-            if let Some(worst) = pool.worst() {
-                db.expect(*worst);
-            }
-        }
-        candidates
+        self.dbs.iter().map(|(_, db)| db.draw(choice, now_ms, rng, pool)).sum()
     }
 
     /// Gives up a key that was drawn, unless it is worth more by now or gone.

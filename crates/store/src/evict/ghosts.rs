@@ -7,13 +7,32 @@
 use super::state::{State, Tick};
 use crate::table::prefetch_value;
 
-const WAYS: usize = 8;
+/// A power of two.
+const WAYS: usize = 1 << WAY_BITS;
+const WAY_BITS: u32 = 3;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Set {
     /// 0 where there is none.
     fingerprints: [u16; WAYS],
     states: [u32; WAYS],
+}
+
+impl Set {
+    /// The way that a fingerprint is put into: its own, else one that is free, else the one that was used
+    /// longest ago. All eight are looked at, whatever they hold: that is quicker than to choose.
+    fn way_for(&self, fingerprint: u16, now: Tick) -> usize {
+        let ways_with = |wanted: u16| -> u32 {
+            (0..WAYS).map(|way| u32::from(self.fingerprints[way] == wanted) << way).sum()
+        };
+        let (same, free) = (ways_with(fingerprint), ways_with(0));
+        if same | free != 0 {
+            return if same != 0 { same } else { free }.trailing_zeros() as usize;
+        }
+        let age_and_way =
+            |way| State::from_bits(self.states[way]).age(now) << WAY_BITS | way as u32;
+        (0..WAYS).map(age_and_way).max().unwrap_or_default() as usize % WAYS
+    }
 }
 
 /// See the module's text. Takes memory with the first key that is evicted.
@@ -55,20 +74,17 @@ impl Ghosts {
     pub fn put(&mut self, hash: u64, state: State, now: Tick) {
         let (set, fingerprint) = self.place_of(hash);
         let Some(set) = self.sets.get_mut(set) else { return };
-        let rank = |way: usize| match set.fingerprints[way] {
-            0 => u64::from(u32::MAX) + 1,
-            same if same == fingerprint => u64::MAX,
-            _ => u64::from(State::from_bits(set.states[way]).age(now)),
-        };
-        let way = (0..WAYS).max_by_key(|&way| rank(way)).unwrap_or_default();
+        let way = set.way_for(fingerprint, now);
         set.fingerprints[way] = fingerprint;
         set.states[way] = state.bits();
     }
 
     /// Asks for the memory that [`Self::put`] will want.
     pub fn expect(&self, hash: u64) {
-        if let Some(set) = self.sets.get(self.place_of(hash).0) {
-            prefetch_value(set);
+        if let Some(Set { fingerprints, states }) = self.sets.get(self.place_of(hash).0) {
+            // Half of the sets lie on two lines.
+            prefetch_value(fingerprints);
+            prefetch_value(&states[WAYS - 1]);
         }
     }
 

@@ -7,7 +7,7 @@
 use super::Score;
 
 /// Candidates kept.
-const LEN: usize = 16;
+const LEN: usize = 32;
 
 /// See the module's text. `T` says where a candidate is.
 #[derive(Debug)]
@@ -42,14 +42,14 @@ impl<T: PartialEq> Pool<T> {
             || self.candidates.first().is_some_and(|(best, _)| score < *best)
     }
 
-    /// The worst, which is taken next unless a worse one comes.
-    pub fn worst(&self) -> Option<&T> {
-        self.candidates.last().map(|(_, at)| at)
+    /// The worst, as many as are wanted and there, which are taken next unless worse ones come.
+    pub fn worst(&self, wanted: usize) -> impl Iterator<Item = &T> {
+        self.candidates.iter().rev().take(wanted).map(|(_, at)| at)
     }
 
-    /// Takes the worst.
-    pub fn take(&mut self) -> Option<(Score, T)> {
-        self.candidates.pop()
+    /// Takes the worst, as many as are wanted and there.
+    pub fn take(&mut self, wanted: usize) -> impl Iterator<Item = (Score, T)> + '_ {
+        self.candidates.drain(self.candidates.len().saturating_sub(wanted)..).rev()
     }
 }
 
@@ -64,7 +64,8 @@ mod tests {
             pool.offer((n * 617) % 1000, n);
             pool.offer((n * 617) % 1000, n);
         }
-        let scores: Vec<_> = std::iter::from_fn(|| pool.take().map(|(score, _)| score)).collect();
+        let mut scores: Vec<_> = pool.take(3).map(|(score, _)| score).collect();
+        scores.extend(pool.take(1000).map(|(score, _)| score));
         assert_eq!(scores, (0..LEN as Score).collect::<Vec<_>>());
     }
 }

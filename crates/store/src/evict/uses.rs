@@ -5,7 +5,7 @@
 //! comparison more than before when the policy wants no more than the time.
 
 use super::marks::Marks;
-use super::{EXPIRED, Ghosts, Policy, Score, State, mixed};
+use super::{EXPIRED, Ghosts, Policy, Score, State, Tick, mixed};
 use crate::mem::entry::EntryPtr;
 use crate::mrc::Curve;
 use hypercache_stdx::rng::Rng;
@@ -289,14 +289,19 @@ impl Tally {
     /// Lets time pass by one use of a key.
     fn tick(&mut self, hash: u64, keys: usize, now_s: u32) {
         self.pending += 1;
-        if self.pending >= TOLD_AT || self.second != now_s {
+        if self.is_due(now_s) {
             self.tell(keys, now_s);
         }
-        let (mixed, shared) = (mixed(hash), &self.shared);
-        let watch = &shared.curves[self.place as usize % DATABASES];
-        if mixed <= watch.up_to.load(Relaxed) {
-            watch.see(mixed, &shared.learned_bytes);
+        let watch = &self.shared.curves[self.place as usize % DATABASES];
+        if mixed(hash) <= watch.up_to.load(Relaxed) {
+            watch.see(mixed(hash), &self.shared.learned_bytes);
         }
+    }
+
+    /// Whether uses are to be told.
+    #[inline]
+    fn is_due(&self, now_s: u32) -> bool {
+        self.pending >= TOLD_AT || self.second != now_s
     }
 
     #[cold]
@@ -319,24 +324,42 @@ impl Tally {
     }
 
     /// Notes a use of an entry that is there, of a database of `keys`, for all modes but the time's.
+    ///
+    /// Most uses under the policy that learns change the state and nothing else. What is done for the others
+    /// is a call in last place: so the function has nothing to save before.
     #[inline(never)]
     pub(crate) fn note(&mut self, mode: Mode, hash: u64, entry: EntryPtr, keys: usize, now_s: u32) {
         let bits = entry.access();
-        match mode {
-            Mode::Time => entry.set_access(now_s),
-            Mode::Frequency => {
+        match (mode, self.shared.learned.get()) {
+            (Mode::Time, _) => entry.set_access(now_s),
+            (Mode::Frequency, _) => {
                 self.pending = self.pending.wrapping_add(1);
                 entry.set_access(self.shared.counted(bits, hash, self.pending, now_s));
             }
-            Mode::Learned => {
-                self.tick(hash, keys, now_s);
-                let policy = self.shared.policy();
-                let now = policy.now();
-                let state = State::from_bits(bits).used(now);
-                entry.set_access(state.bits());
-                policy.note(hash, state, || size_of_entry(entry), now);
+            (Mode::Learned, Some(policy)) if !self.is_special(policy, hash, now_s) => {
+                self.pending += 1;
+                entry.set_access(State::from_bits(bits).used(policy.now()).bits());
             }
+            (Mode::Learned, _) => self.note_special(hash, entry, keys, now_s),
         }
+    }
+
+    /// Whether more is to be done at the next use of a key than to change its state.
+    #[inline]
+    fn is_special(&self, policy: &Policy, hash: u64, now_s: u32) -> bool {
+        let watch = &self.shared.curves[self.place as usize % DATABASES];
+        let mixed = mixed(hash);
+        self.is_due(now_s) || mixed <= watch.up_to.load(Relaxed) || policy.watches(mixed)
+    }
+
+    #[cold]
+    fn note_special(&mut self, hash: u64, entry: EntryPtr, keys: usize, now_s: u32) {
+        self.tick(hash, keys, now_s);
+        let policy = self.shared.policy();
+        let now = policy.now();
+        let state = State::from_bits(entry.access()).used(now);
+        entry.set_access(state.bits());
+        policy.note(hash, state, || size_of_entry(entry), now);
     }
 
     /// Notes the first use of an entry.
@@ -377,12 +400,13 @@ impl Tally {
         }
     }
 
-    /// Remembers an entry that goes to make room, of a database that has `keys` of `bytes` in all.
-    pub(crate) fn remember(&mut self, hash: u64, entry: EntryPtr, keys: usize, bytes: usize) {
+    /// Remembers a key that went to make room, of a database that has `keys` of `bytes` in all; `bits` is
+    /// what was kept of its use.
+    pub(crate) fn remember(&mut self, hash: u64, bits: u32, keys: usize, bytes: usize) {
         let is_large = bytes >= keys * LARGE_BYTES;
         self.ghosts.fit(keys * if is_large { 2 } else { 1 });
         let now = self.shared.policy().now();
-        self.ghosts.put(hash, State::from_bits(entry.access()), now);
+        self.ghosts.put(hash, State::from_bits(bits), now);
     }
 
     /// Where a key of this database is.
@@ -390,23 +414,19 @@ impl Tally {
         Whereabouts::new(hash, self.place)
     }
 
-    /// How much a key is worth, by its use or by its deadline, at `now_ms`.
-    pub(crate) fn score(&self, mode: Mode, order: Order, entry: EntryPtr, now_ms: u64) -> Score {
-        let deadline = entry.deadline();
-        if deadline.is_some_and(|at| now_ms > at) {
-            return EXPIRED;
-        }
-        let (bits, now_s) = (entry.access(), (now_ms / 1000) as u32);
-        match (order, mode) {
-            (Order::Deadline, _) => deadline.map_or(Score::MAX, |at| at as Score),
-            (Order::Random, _) => 0,
-            (Order::Use, Mode::Time) => Score::from(bits),
-            (Order::Use, Mode::Frequency) => Score::from(self.shared.frequency(bits, now_s)),
+    /// What tells how much keys are worth, by their use or by their deadline, at `now_ms`.
+    pub(crate) fn scale(&self, mode: Mode, order: Order, now_ms: u64) -> Scale<'_> {
+        let by = match (order, mode) {
+            (Order::Deadline, _) => By::Deadline,
+            (Order::Random, _) => By::Chance,
+            (Order::Use, Mode::Time) => By::Second,
+            (Order::Use, Mode::Frequency) => By::Frequency(&self.shared, (now_ms / 1000) as u32),
             (Order::Use, Mode::Learned) => {
                 let policy = self.shared.policy();
-                policy.score(State::from_bits(bits), size_of_entry(entry), policy.now())
+                By::Learned(policy, policy.now())
             }
-        }
+        };
+        Scale { now_ms, by }
     }
 
     /// Bits for another mode, that say as much of an entry's use as can be said.
@@ -438,6 +458,42 @@ impl Tally {
 impl Drop for Tally {
     fn drop(&mut self) {
         self.shared.keys.fetch_sub(self.told_keys, Relaxed);
+    }
+}
+
+/// What tells how much keys are worth at one time.
+pub(crate) struct Scale<'a> {
+    now_ms: u64,
+    by: By<'a>,
+}
+
+enum By<'a> {
+    Deadline,
+    Chance,
+    /// The second of the last use.
+    Second,
+    /// Redis' counter, in this second.
+    Frequency(&'a Uses, u32),
+    Learned(&'a Policy, Tick),
+}
+
+impl Scale<'_> {
+    #[inline(always)]
+    pub(crate) fn score(&self, entry: EntryPtr) -> Score {
+        let deadline = entry.deadline();
+        if deadline.is_some_and(|at| self.now_ms > at) {
+            return EXPIRED;
+        }
+        let bits = entry.access();
+        match self.by {
+            By::Deadline => deadline.map_or(Score::MAX, |at| at as Score),
+            By::Chance => 0,
+            By::Second => Score::from(bits),
+            By::Frequency(shared, now_s) => Score::from(shared.frequency(bits, now_s)),
+            By::Learned(policy, now) => {
+                policy.score(State::from_bits(bits), size_of_entry(entry), now)
+            }
+        }
     }
 }
 

@@ -461,6 +461,7 @@ impl EntryPtr {
     }
 
     /// Bytes that the entry and its blob or object take.
+    #[inline]
     pub(crate) fn bytes_used(self) -> usize {
         self.shape().class() + self.external_bytes()
     }

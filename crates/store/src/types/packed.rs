@@ -2,15 +2,18 @@
 //! piece that a large list is made of.
 //!
 //! ```text
-//! count u32 | item | item | …        item = head | payload | size
+//! count u16 | start u16 | room | item | item | …        item = head | payload | size
 //! ```
 //! `head` says how long the payload is or is the number itself, `size` is the length of head and
 //! payload, written so that it can be read backwards: a walk goes both ways. Integers in decimal
 //! notation are kept as numbers. An item costs 2 bytes beyond its payload (1 for the numbers 0 to
 //! 127), the sequence 4, and the allocation up to a quarter.
 //!
-//! Fast at: walking, both ends, and memory. Everything else is linear in bytes: whoever uses it bounds
-//! its length. **Tried**: a vector of boxed strings takes 24 bytes and an allocation per item.
+//! Fast at: walking, both ends, and memory. What the allocation has beyond the items is before the first
+//! or behind the last, whichever end was added to: so a sequence that grows or shrinks at one end moves its
+//! items once per allocation and not with each change. Everything else is linear in bytes: whoever uses it
+//! bounds its length. **Tried**: a vector of boxed strings takes 24 bytes and an allocation per item; with
+//! room behind the last only, each change of the front moves a kilobyte of a full chunk.
 //!
 //! | head | payload |
 //! |---|---|
@@ -23,9 +26,10 @@ use crate::mem::class_size;
 use crate::table::prefetch_value;
 use hypercache_stdx::number;
 
-const COUNT: usize = 4;
-/// Bytes of a sequence beyond its items.
-pub(super) const HEAD_BYTES: usize = COUNT;
+/// Bytes of a sequence before its items and the room before those.
+pub(super) const HEAD_BYTES: usize = 4;
+/// Where the first item begins is told in 16 bits: what is larger has its room behind the last.
+const START_MAX: usize = u16::MAX as usize;
 const SHORT: u8 = 0x80;
 const SHORT_MAX: usize = 63;
 const INT_16: u8 = 0xc0;
@@ -164,9 +168,9 @@ fn read_size(bytes: &[u8], end: usize) -> (usize, usize) {
 pub struct Pos(u32);
 
 /// See the module's text.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Packed {
-    /// Empty, or the count and the items.
+    /// Empty, or the head, room, and the items.
     bytes: Vec<u8>,
 }
 
@@ -181,7 +185,16 @@ impl Packed {
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.bytes.first_chunk().map_or(0, |count| u32::from_le_bytes(*count) as usize)
+        self.bytes.first_chunk().map_or(0, |count| u16::from_le_bytes(*count) as usize)
+    }
+
+    /// Where the first item begins, or would.
+    #[inline]
+    fn start(&self) -> usize {
+        match self.bytes.first_chunk() {
+            Some([_, _, low, high]) => u16::from_le_bytes([*low, *high]) as usize,
+            None => HEAD_BYTES,
+        }
     }
 
     /// Whether there is no item.
@@ -195,7 +208,7 @@ impl Packed {
     #[inline]
     #[must_use]
     pub fn packed_len(&self) -> usize {
-        self.bytes.len().saturating_sub(COUNT)
+        self.bytes.len().saturating_sub(self.start())
     }
 
     /// Bytes of memory taken.
@@ -211,9 +224,11 @@ impl Packed {
     /// An empty sequence with room for items that take `bytes` together.
     #[must_use]
     pub fn with_room(bytes: usize) -> Self {
-        let mut room = Vec::with_capacity(class_size(COUNT + bytes));
-        room.resize(COUNT, 0);
-        Packed { bytes: room }
+        let mut room = Vec::with_capacity(class_size(HEAD_BYTES + bytes));
+        room.resize(HEAD_BYTES, 0);
+        let mut packed = Packed { bytes: room };
+        packed.set_start(HEAD_BYTES);
+        packed
     }
 
     /// Brings the first items towards the cache.
@@ -223,46 +238,91 @@ impl Packed {
     }
 
     fn set_len(&mut self, len: usize) {
-        self.bytes[..COUNT].copy_from_slice(&(len as u32).to_le_bytes());
+        debug_assert!(len <= u16::MAX as usize, "whoever uses it bounds its length");
+        self.bytes[..2].copy_from_slice(&(len as u16).to_le_bytes());
     }
 
-    /// Makes a gap of `n` bytes at `at`.
-    fn open_gap(&mut self, at: usize, n: usize) {
+    fn set_start(&mut self, start: usize) {
+        self.bytes[2..HEAD_BYTES].copy_from_slice(&(start as u16).to_le_bytes());
+    }
+
+    /// Moves all items to where the first one then begins.
+    fn slide(&mut self, to: usize) {
+        let (from, end) = (self.start(), self.bytes.len());
+        if from == to {
+            return;
+        }
+        let new_end = to + (end - from);
+        self.bytes.resize(end.max(new_end), 0);
+        self.bytes.copy_within(from..end, to);
+        self.bytes.truncate(new_end);
+        self.set_start(to);
+    }
+
+    /// Sees to it that `n` more bytes have room in the allocation.
+    fn reserve(&mut self, n: usize) {
         if self.bytes.is_empty() {
-            self.bytes.reserve_exact(class_size(COUNT + n));
-            self.bytes.resize(COUNT, 0);
+            *self = Packed::with_room(n);
         }
-        let old = self.bytes.len();
-        if old + n > self.bytes.capacity() {
+        let len = HEAD_BYTES + self.packed_len();
+        if len + n > self.bytes.capacity() {
+            self.slide(HEAD_BYTES);
             // An eighth more: whoever adds one item often adds another.
-            let spare = old / 8;
-            self.bytes.reserve_exact(class_size(old + n + spare) - old);
+            self.bytes.reserve_exact(class_size(len + n + len / 8) - len);
         }
-        self.bytes.resize(old + n, 0);
-        self.bytes.copy_within(at..old, at + n);
     }
 
+    /// Makes a gap of `n` bytes at `at`. Returns where it is then.
+    fn open_gap(&mut self, at: usize, n: usize) -> usize {
+        let offset = at - self.start();
+        self.reserve(n);
+        let (start, end, capacity) = (self.start(), self.bytes.len(), self.bytes.capacity());
+        if offset == 0 && end > start && capacity <= START_MAX {
+            if start - HEAD_BYTES < n {
+                // All the room goes to the end that is added to.
+                self.slide(capacity - (end - start));
+            }
+            let start = self.start() - n;
+            self.set_start(start);
+            return start;
+        }
+        if end + n > capacity {
+            self.slide(HEAD_BYTES);
+        }
+        let (at, end) = (self.start() + offset, self.bytes.len());
+        self.bytes.resize(end + n, 0);
+        self.bytes.copy_within(at..end, at + n);
+        at
+    }
+
+    /// Takes `n` bytes out at `at`.
     fn close_gap(&mut self, at: usize, n: usize) {
-        self.bytes.drain(at..at + n);
-        if class_size(self.bytes.len()) * 2 <= self.bytes.capacity() {
-            self.bytes.shrink_to(class_size(self.bytes.len()));
+        if at == self.start() && at + n <= START_MAX {
+            self.set_start(at + n);
+        } else {
+            self.bytes.drain(at..at + n);
+        }
+        let wanted = class_size(HEAD_BYTES + self.packed_len());
+        if wanted * 2 <= self.bytes.capacity() {
+            self.slide(HEAD_BYTES);
+            self.bytes.shrink_to(wanted);
         }
     }
 
     fn put(&mut self, at: usize, item: Item<'_>) {
-        self.open_gap(at, item.packed_len());
+        let at = self.open_gap(at, item.packed_len());
         item.write(&mut self.bytes[at..]);
         self.set_len(self.len() + 1);
     }
 
     /// Adds an item behind the last.
     pub fn push_back(&mut self, item: Item<'_>) {
-        self.put(self.bytes.len().max(COUNT), item);
+        self.put(self.bytes.len().max(HEAD_BYTES), item);
     }
 
     /// Adds an item before the first.
     pub fn push_front(&mut self, item: Item<'_>) {
-        self.put(COUNT, item);
+        self.put(self.start(), item);
     }
 
     /// Adds an item before the one at `pos`.
@@ -272,14 +332,15 @@ impl Packed {
 
     /// Puts another item in the place of the one at `pos`.
     pub fn replace(&mut self, pos: Pos, item: Item<'_>) {
-        let at = pos.0 as usize;
+        let mut at = pos.0 as usize;
         let (old, new) = (self.item_len(at), item.packed_len());
         if new > old {
-            self.open_gap(at, new - old);
-        } else if new < old {
-            self.close_gap(at, old - new);
+            at = self.open_gap(at, new - old);
         }
         item.write(&mut self.bytes[at..]);
+        if new < old {
+            self.close_gap(at + new, old - new);
+        }
     }
 
     /// Removes the item at `pos`; what follows it is then at `pos`.
@@ -358,7 +419,7 @@ impl Packed {
     /// Where the first item is.
     #[must_use]
     pub fn first(&self) -> Option<Pos> {
-        (self.bytes.len() > COUNT).then_some(Pos(COUNT as u32))
+        (!self.is_empty()).then_some(Pos(self.start() as u32))
     }
 
     /// Where the last item is.
@@ -381,7 +442,7 @@ impl Packed {
     }
 
     fn before(&self, end: usize) -> Option<Pos> {
-        if end <= COUNT {
+        if end <= self.start() {
             return None;
         }
         let (body, size) = read_size(&self.bytes, end);
@@ -417,7 +478,7 @@ impl Packed {
     /// All items in order.
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
-        Iter { packed: self, front: COUNT, back: self.bytes.len() }
+        Iter { packed: self, front: self.start(), back: self.bytes.len() }
     }
 
     /// The items from `pos` on.
@@ -559,7 +620,7 @@ mod tests {
                     let first = model.iter().position(|other| other == s);
                     prop_assert_eq!(packed.find(Item::of(s), 1), packed.at(first.expect("itself")));
                 }
-                prop_assert!(packed.bytes() <= 2 * class_size(packed.packed_len() + COUNT));
+                prop_assert!(packed.bytes() <= 2 * class_size(packed.packed_len() + HEAD_BYTES));
             }
         }
     }

@@ -276,7 +276,21 @@ impl Segment {
     /// Record number `i`.
     #[inline]
     pub(super) fn get(&self, i: usize) -> Record<'_> {
-        let slot = self.slot(i);
+        self.at_slot(self.slot(i))
+    }
+
+    /// Records of some numbers, all of which are there.
+    #[inline]
+    pub(super) fn range(
+        &self,
+        numbers: std::ops::Range<usize>,
+    ) -> impl DoubleEndedIterator<Item = Record<'_>> {
+        let slots = &self.data[self.cap as usize..][2 * numbers.start..2 * numbers.end];
+        slots.as_chunks().0.iter().map(|slot| self.at_slot(u16::from_le_bytes(*slot)))
+    }
+
+    #[inline]
+    fn at_slot(&self, slot: u16) -> Record<'_> {
         if slot & BOXED == 0 {
             return Record::read(&self.data[self.arena_start() + slot as usize..]);
         }

@@ -409,6 +409,29 @@ impl<'a> Iterator for Iter<'a> {
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.left, Some(self.left))
     }
+
+    /// Goes leaf by leaf, and so takes half the time of a step after the other.
+    #[inline]
+    fn fold<B, F: FnMut(B, Self::Item) -> B>(mut self, init: B, mut f: F) -> B {
+        let mut f = |done, record: Record<'a>| f(done, (record.key, score_of(&record)));
+        let mut done = init;
+        while self.left > 0 {
+            let there = if self.is_reverse { self.at + 1 } else { self.items.len() - self.at };
+            let len = self.left.min(there);
+            self.left -= len;
+            if self.is_reverse {
+                self.at += 1 - len;
+                done = self.items.range(self.at..self.at + len).rev().fold(done, &mut f);
+            } else {
+                done = self.items.range(self.at..self.at + len).fold(done, &mut f);
+                self.at += len - 1;
+            }
+            if self.left > 0 {
+                self.step();
+            }
+        }
+        done
+    }
 }
 
 impl ExactSizeIterator for Iter<'_> {}
