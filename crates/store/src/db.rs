@@ -5,15 +5,18 @@
 //! deadline, as in Redis. Nothing here looks at a clock or removes an expired key by itself: the
 //! caller decides, because a removal is an effect that must be reported.
 
+mod care;
 mod evict;
 
 pub use evict::{Ahead, Choice};
 
+use crate::care::CareBytes;
 use crate::evict::{Mode, Tally, Uses};
 use crate::found::{Due, Edited, EntryRef, Live, Removed, Use, Was};
 use crate::mark::Mark;
 use crate::mem::entry::{Blob, EntryPtr, INLINE_MAX, OwnedEntry};
 use crate::table::{Core, Hint, Place, Table, prefetch_value};
+use crate::tags::Tags;
 use crate::types::{Collection, Kind, Object};
 use crate::wheel::Wheel;
 use hypercache_stdx::hash::KeyHasher;
@@ -81,8 +84,11 @@ pub struct Db {
     expires: usize,
     /// Keys that hold something with a deadline of its own, as a field of a hash.
     timed: usize,
+    /// Of entries and of `tags`.
     entry_bytes: usize,
     tally: Tally,
+    /// Which keys depend on what, if any ever did.
+    tags: Option<Box<Tags>>,
 }
 
 impl std::fmt::Debug for Db {
@@ -109,6 +115,7 @@ impl Db {
             timed: 0,
             entry_bytes: 0,
             tally: Tally::new(uses, place),
+            tags: None,
         }
     }
 
@@ -159,7 +166,8 @@ impl Db {
     #[inline]
     #[must_use]
     pub fn get(&self, key: Key<'_>) -> Option<EntryRef<'_>> {
-        self.table.find(key).map(|place| EntryRef::new(place.entry()))
+        let entry = self.table.find(key)?.entry();
+        (!self.is_hidden(entry)).then(|| EntryRef::new(entry))
     }
 
     /// The entry of `key` if its time is not past at `now_ms`, noting the use when `touch` gives
@@ -168,7 +176,7 @@ impl Db {
     pub fn get_live(&mut self, key: Key<'_>, now_ms: u64, touch: Option<u32>) -> Live<'_> {
         let Some(place) = self.table.find(key) else { return Live::Missing };
         let entry = place.entry();
-        if entry.deadline().is_some_and(|at| now_ms > at) {
+        if entry.may_be_over(now_ms) && self.is_over(entry, now_ms) {
             return Live::Expired(self.remove_place(key.hash, place));
         }
         if let Some(seconds) = touch {
@@ -317,7 +325,7 @@ impl Db {
     ) -> Edited<R, F> {
         let Some(place) = self.table.find(key) else { return Edited::Missing(given) };
         let entry = place.entry();
-        if entry.deadline().is_some_and(|deadline| at.0 > deadline) {
+        if entry.may_be_over(at.0) && self.is_over(entry, at.0) {
             return Edited::Expired(self.remove_place(key.hash, place), given);
         }
         let Some(value) = entry.object_mut().and_then(T::of_mut) else { return Edited::OtherType };
@@ -416,6 +424,8 @@ impl Db {
         }
         self.timed -= usize::from(next_deadline(old).is_some());
         self.index_object(hash, entry, None);
+        self.count_tags(entry, true);
+        self.count_tags(old, false);
         Removed(owned_old)
     }
 
@@ -485,6 +495,12 @@ impl Db {
         expiry: bool,
         mark: Mark,
     ) -> OwnedEntry {
+        if !entry.care().is_empty() {
+            let care = CareBytes::from_slice(entry.care());
+            let copy = self.take_apart_with(key, entry, &care);
+            copy.entry().set_mark(mark);
+            return copy;
+        }
         let before = entry.bytes_used();
         let copy = match (entry.take_object(), entry.take_blob()) {
             (Some(object), _) => OwnedEntry::object(key.bytes, object, expiry),
@@ -515,7 +531,7 @@ impl Db {
     }
 
     /// Makes the string of `key` exactly `len` bytes long (new bytes are zero, a missing key is
-    /// made) and hands it out for writing. Keeps deadline and client flags. Where the length stays
+    /// made) and hands it out for writing. Keeps deadline, client flags and care. Where the length stays
     /// the same it also keeps that the value is stale, as memcached does when it counts.
     pub fn edit(&mut self, key: Key<'_>, len: usize, seconds: u32, f: impl FnOnce(&mut [u8])) {
         let there = self.table.find(key);
@@ -524,6 +540,7 @@ impl Db {
             self.table.find(key).expect("it was just inserted")
         });
         let entry = place.entry();
+        let care = self.care_of(EntryRef::new(entry));
         let fits_inline = len <= INLINE_MAX;
         if !entry.is_external() && fits_inline {
             self.edit_inline(key, place, len, f);
@@ -538,6 +555,9 @@ impl Db {
         let mark = entry.mark();
         if mark.cas != 0 {
             self.set_mark(key, Mark { cas: 0, ..mark });
+        }
+        if let Some(care) = care {
+            self.set_care(key, &care);
         }
     }
 
@@ -602,6 +622,7 @@ impl Db {
         self.entry_bytes -= entry.bytes_used();
         self.expires -= usize::from(entry.deadline().is_some());
         self.timed -= usize::from(next_deadline(entry).is_some());
+        self.count_tags(entry, false);
         Removed(owned)
     }
 
@@ -653,17 +674,27 @@ impl Db {
     /// Calls `f` with the entries at `cursor` and returns the next cursor, 0 after the last. A key
     /// that is there throughout a walk is seen at least once, whatever else changes.
     pub fn scan(&self, cursor: u32, mut f: impl FnMut(EntryRef<'_>)) -> u32 {
-        self.table.scan(cursor, |entry| f(EntryRef::new(entry)))
+        self.table.scan(cursor, |entry| {
+            if !self.is_hidden(entry) {
+                f(EntryRef::new(entry));
+            }
+        })
     }
 
     /// Calls `f` with every entry.
     pub fn for_each(&self, mut f: impl FnMut(EntryRef<'_>)) {
-        self.table.for_each(|entry| f(EntryRef::new(entry)));
+        self.table.for_each(|entry| {
+            if !self.is_hidden(entry) {
+                f(EntryRef::new(entry));
+            }
+        });
     }
 
-    /// An entry at random; `random(n)` must give a number below `n`.
+    /// An entry at random; `random(n)` must give a number below `n`. None when chance met one that is
+    /// gone with its tags.
     pub fn random(&self, random: impl FnMut(u64) -> u64) -> Option<EntryRef<'_>> {
-        self.table.random(random).map(EntryRef::new)
+        let entry = self.table.random(random).filter(|entry| !self.is_hidden(*entry))?;
+        Some(EntryRef::new(entry))
     }
 }
 
