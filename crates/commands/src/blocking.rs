@@ -82,6 +82,8 @@ pub struct Waiter {
     deadline_ms: Option<u64>,
     /// Whether CLIENT REPLY takes its reply away.
     is_silent: bool,
+    /// Writes the reply when the time is over.
+    timed_out: fn(&mut Reply<'_>),
     is_waiting: Mutex<bool>,
     /// Bytes of all this, until the last one who knows of it is gone.
     _charge: Charge,
@@ -215,6 +217,21 @@ impl Cx<'_> {
         args: OwnedArgs,
         denied: impl FnOnce(&mut Reply<'_>),
     ) -> Outcome {
+        self.wait_or(keys, timeout_ms, args, denied, |reply| reply.null_array())
+    }
+
+    /// As [`Self::wait`]; `timed_out` writes the reply when the time is over.
+    ///
+    /// # Errors
+    /// As that.
+    pub(crate) fn wait_or<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k [u8]>,
+        timeout_ms: u64,
+        args: OwnedArgs,
+        denied: impl FnOnce(&mut Reply<'_>),
+        timed_out: fn(&mut Reply<'_>),
+    ) -> Outcome {
         match self.blocking {
             Blocking::Serving(_) => return Err(ReplyError::WouldBlock),
             Blocking::Denied => {
@@ -250,6 +267,7 @@ impl Cx<'_> {
             targets,
             deadline_ms,
             is_silent: self.session.reply_mode != ReplyMode::On,
+            timed_out,
             is_waiting: Mutex::new(true),
             _charge: charge,
         });
@@ -483,7 +501,7 @@ pub fn time_out(shared: &Shared, waiter: &Arc<Waiter>) -> TimedOut {
     drop(is_waiting);
     forget_free(shared, waiter);
     let mut reply = Box::<Output>::default();
-    Reply::new(&mut reply, waiter.version).null_array();
+    (waiter.timed_out)(&mut Reply::new(&mut reply, waiter.version));
     TimedOut::Now(reply)
 }
 
@@ -511,7 +529,7 @@ pub(crate) fn unblock(shared: &Shared, id: u64, with_error: bool) -> bool {
     if with_error {
         reply.error(b"UNBLOCKED client unblocked via CLIENT UNBLOCK");
     } else {
-        reply.null_array();
+        (waiter.timed_out)(&mut reply);
     }
     send(shared, &waiter, output);
     true
