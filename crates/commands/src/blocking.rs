@@ -67,6 +67,24 @@ pub enum Blocking {
     Serving(Box<[u8]>),
 }
 
+/// What a client that waits is answered when the time is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Late {
+    /// What this writes.
+    Reply(fn(&mut Reply<'_>)),
+    /// How many copies have what it asked for in WAIT.
+    Count(Asked),
+}
+
+impl Late {
+    fn write(self, shared: &Shared, reply: &mut Reply<'_>) {
+        match self {
+            Late::Reply(write) => write(reply),
+            Late::Count(asked) => reply.int(count(shared, &asked).unwrap_or(0)),
+        }
+    }
+}
+
 /// A client that waits in a command.
 #[derive(Debug)]
 pub struct Waiter {
@@ -84,8 +102,8 @@ pub struct Waiter {
     deadline_ms: Option<u64>,
     /// Whether CLIENT REPLY takes its reply away.
     is_silent: bool,
-    /// What it waits for instead of keys, in WAIT.
-    asked: Option<Asked>,
+    /// What it is answered when the time is over.
+    late: Late,
     is_waiting: Mutex<bool>,
     /// Bytes of all this, until the last one who knows of it is gone.
     _charge: Charge,
@@ -134,7 +152,10 @@ impl Waiter {
     /// What it waits for instead of keys, in WAIT.
     #[must_use]
     pub fn asked(&self) -> Option<Asked> {
-        self.asked
+        match self.late {
+            Late::Count(asked) => Some(asked),
+            Late::Reply(_) => None,
+        }
     }
 
     /// Its database and the keys that it is registered with.
@@ -230,16 +251,19 @@ impl Cx<'_> {
         args: OwnedArgs,
         denied: impl FnOnce(&mut Reply<'_>),
     ) -> Outcome {
-        self.wait_asking(None, keys, (timeout_ms, args), denied)
+        self.wait_or(keys, (timeout_ms, args), denied, Late::Reply(|reply| reply.null_array()))
     }
 
-    /// As [`Self::wait`], for something that is no key.
-    pub(crate) fn wait_asking<'k>(
+    /// As [`Self::wait`], with another answer when the time is over.
+    ///
+    /// # Errors
+    /// As that.
+    pub(crate) fn wait_or<'k>(
         &mut self,
-        asked: Option<Asked>,
         keys: impl Iterator<Item = &'k [u8]>,
         (timeout_ms, args): (u64, OwnedArgs),
         denied: impl FnOnce(&mut Reply<'_>),
+        late: Late,
     ) -> Outcome {
         match self.blocking {
             Blocking::Serving(_) => return Err(ReplyError::WouldBlock),
@@ -276,7 +300,7 @@ impl Cx<'_> {
             targets,
             deadline_ms,
             is_silent: self.session.reply_mode != ReplyMode::On,
-            asked,
+            late,
             is_waiting: Mutex::new(true),
             _charge: charge,
         });
@@ -514,11 +538,7 @@ pub fn time_out(shared: &Shared, waiter: &Arc<Waiter>) -> TimedOut {
     drop(is_waiting);
     forget_free(shared, waiter);
     let mut output = Box::<Output>::default();
-    let mut reply = Reply::new(&mut output, waiter.version);
-    match &waiter.asked {
-        Some(asked) => reply.int(count(shared, asked).unwrap_or(0)),
-        None => reply.null_array(),
-    }
+    waiter.late.write(shared, &mut Reply::new(&mut output, waiter.version));
     TimedOut::Now(output)
 }
 
@@ -569,7 +589,7 @@ pub(crate) fn unblock(shared: &Shared, id: u64, with_error: bool) -> bool {
     if with_error {
         reply.error(b"UNBLOCKED client unblocked via CLIENT UNBLOCK");
     } else {
-        reply.null_array();
+        waiter.late.write(shared, &mut reply);
     }
     send(shared, &waiter, output, Need::Nothing);
     true

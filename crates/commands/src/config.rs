@@ -275,6 +275,27 @@ pub const SETTINGS: &[Setting] = &[
         "Keys remembered for clients that keep copies of them; 0 for no limit.",
     ),
     live(
+        "lease-max",
+        Kind::Int(0, 10_000_000),
+        "65536",
+        |s, v| s.config.hot.leases_max.store(int(v), Relaxed),
+        "Leases of HC.GET at once; beyond them a miss gives none.",
+    ),
+    live(
+        "lease-waiters-max",
+        Kind::Int(0, 1_000_000),
+        "65536",
+        |s, v| s.config.hot.lease_waiters_max.store(int(v), Relaxed),
+        "Clients that may wait in HC.GET for one key; further ones are told at once that it is loaded.",
+    ),
+    live(
+        "refresh-ahead-percent",
+        Kind::Int(0, 1000),
+        "100",
+        |s, v| s.config.hot.refresh_ahead_percent.store(int(v), Relaxed),
+        "How early HC.GET has a value loaded anew before it is stale, in percent of XFetch's; 0 never.",
+    ),
+    live(
         "slowlog-log-slower-than",
         Kind::Int(-1, i64::MAX),
         "10000",

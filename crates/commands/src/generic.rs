@@ -272,8 +272,10 @@ fn ttl_of(deadline: Option<u64>) -> Ttl {
 
 /// Moves a value to another name. The target must be free or of no further use.
 fn take_over(cx: &mut Cx<'_>, from: &[u8], to: &[u8]) {
+    let care = cx.keys.care(from);
     if let Some(taken) = cx.keys.remove(from, Event::RenameFrom) {
         cx.keys.put(to, taken, Event::RenameTo);
+        care.iter().for_each(|care| cx.keys.set_care(to, care));
     }
 }
 
@@ -367,10 +369,12 @@ fn copy(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         return Ok(());
     };
     let source = Source::of(entry);
+    let care = cx.keys.care(from);
     cx.keys.db = target_db;
     let copied = !cx.keys.exists(to) || replace;
     if copied {
         source.store(&mut cx.keys, to);
+        care.iter().for_each(|care| cx.keys.set_care(to, care));
     }
     cx.keys.db = db;
     cx.reply.int(i64::from(copied));
@@ -390,9 +394,11 @@ fn move_key(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     cx.keys.db = target_db;
     let is_free = !cx.keys.exists(key);
     cx.keys.db = db;
+    let care = cx.keys.care(key);
     if is_free && let Some(taken) = cx.keys.remove(key, Event::MoveFrom) {
         cx.keys.db = target_db;
         cx.keys.put(key, taken, Event::MoveTo);
+        care.iter().for_each(|care| cx.keys.set_care(key, care));
         cx.keys.db = db;
     }
     cx.reply.int(i64::from(is_free));

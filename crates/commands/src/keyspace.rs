@@ -15,6 +15,7 @@ mod follow;
 mod history;
 mod hold;
 mod items;
+mod loaded;
 mod place;
 mod replica;
 mod tracked;
@@ -31,6 +32,7 @@ pub use tracked::{Cause, Stale, Totals};
 pub use typed::Editor;
 
 use crate::charge::Sum;
+use crate::leases::Leases;
 use crate::stats::WorkerStats;
 use crate::turn::Turn;
 use dbs::Dbs;
@@ -246,6 +248,8 @@ pub struct Keyspace {
     pub tracked: Arc<Totals>,
     /// Bytes of what clients have registered.
     pub registered: Arc<Sum>,
+    /// Who is loading what.
+    pub leases: Arc<Leases>,
     unserved: waiting::Unserved,
 }
 
@@ -265,7 +269,19 @@ impl Keyspace {
         let last_cas = AtomicU64::new(items::first_cas());
         let (turn, tracked, unserved) = Default::default();
         let (begun, uses) = (hasher.begin(), Arc::default());
-        Keyspace { turn, begun, last_cas, cores, uses, partitions, tracked, registered, unserved }
+        let leases = Arc::new(Leases::new(&registered));
+        Keyspace {
+            turn,
+            begun,
+            last_cas,
+            cores,
+            uses,
+            partitions,
+            tracked,
+            registered,
+            leases,
+            unserved,
+        }
     }
 
     #[inline]
@@ -648,7 +664,11 @@ impl<'a> Keys<'a> {
     pub fn remove(&mut self, key: &[u8], event: Event) -> Option<Removed> {
         let (db, now_ms) = (self.db, self.now_ms);
         let (shard, key) = self.shard_of(key);
-        shard.live(db, key, now_ms, None)?;
+        if shard.live(db, key, now_ms, None).is_none() {
+            // Who deletes what is not there says that what is being loaded may be old.
+            shard.history.end_lease(db, key.bytes, None);
+            return None;
+        }
         shard.is_changed = true;
         let removed = shard.dbs.get_mut(db)?.remove(key)?;
         let change = Change::Del;
@@ -703,6 +723,7 @@ impl<'a> Keys<'a> {
             shard.is_changed = true;
             let Shard { hasher, dbs, history, .. } = shard;
             history.forget_tracked(p == 0, &keyspace.tracked);
+            history.end_leases_where(|db, _| only.is_none_or(|only| only == db));
             for i in (0..DATABASES as u8).filter(|i| only.is_none_or(|o| o == *i)) {
                 let Some(db) = dbs.take_if_used(i) else { continue };
                 history.touch_where(|watched, key| {
@@ -733,6 +754,7 @@ impl<'a> Keys<'a> {
             };
             history.touch_where(|db, key| (db == a || db == b) && (is_in(a, key) || is_in(b, key)));
             dbs.swap(a, b);
+            history.end_leases_where(|db, _| db == a || db == b);
             history.make_ready_where(|db| db == a || db == b);
             for i in [a, b] {
                 let core = dbs.get(i).map(Db::core);

@@ -10,7 +10,7 @@ mod stats;
 mod store;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::client::ClientFlags;
 use crate::context::Cx;

@@ -308,6 +308,7 @@ impl Session {
         crate::pubsub::unsubscribe_all(shared, self);
         crate::monitor::stop_monitoring(shared, self);
         crate::tracking::disable(shared, self);
+        shared.keyspace.leases.end_client(self.client.id);
         self.client.set_flag(ClientFlags::GONE, true);
         shared.clients.remove(&self.client);
     }

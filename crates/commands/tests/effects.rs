@@ -50,6 +50,14 @@ fn any_command() -> impl Strategy<Value = String> {
         1 => (key(), key()).prop_map(|(a, b)| format!("MSETNX {a} 1 {b} 2")),
         2 => (key(), n()).prop_map(|(k, n)| format!("PEXPIRE {k} {n}")),
         1 => (key(), n()).prop_map(|(k, n)| format!("GETEX {k} PX {n}")),
+        3 => (key(), word(), 0u8..3).prop_map(|(k, v, t)| format!("HC.SET {k} {v} TAGS {t} x{t}")),
+        2 => (key(), word(), 1u16..500, 0u8..3).prop_map(|(k, v, ms, t)| format!(
+            "HC.SET {k} {v} PX {ms} STALE {t} COST 7 TAGS {t}"
+        )),
+        1 => (key(), 1u16..500).prop_map(|(k, ms)| format!("HC.SET {k} \"\" NEGATIVE PX {ms}")),
+        1 => (key(), n()).prop_map(|(k, n)| format!("HC.DEL {k} STALE {n}")),
+        1 => key().prop_map(|k| format!("HC.GET {k}")),
+        2 => (0u8..3).prop_map(|t| format!("HC.TAG.INVALIDATE {t}")),
         3 => (key(), word()).prop_map(|(k, v)| format!("RPUSH {k} {v} x {v}")),
         2 => (key(), word()).prop_map(|(k, v)| format!("LPUSH {k} {v}")),
         2 => (key(), n()).prop_map(|(k, n)| format!("LPOP {k} {n}")),

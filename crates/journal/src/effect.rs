@@ -6,8 +6,9 @@
 //! Integers are little-endian. The framing (length, checksum) belongs to whoever stores records.
 
 use crate::event::Event;
+use hypercache_store::care::TAGS_MAX;
 use hypercache_store::types::{Kind, Object};
-use hypercache_store::{Db, Key, Mark, Payload, Ttl};
+use hypercache_store::{Care, Db, Key, Mark, Payload, Ttl};
 
 /// What happened to a key or a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,20 @@ pub enum Change<'a> {
         /// Bits of [`Mark::state`].
         state: u8,
     },
+    /// Only how the value may be used changed: see [`Care`].
+    Care {
+        /// For how long it is stale before its deadline, in ms.
+        stale_ms: u32,
+        /// What it took to load it, in microseconds.
+        cost_us: u32,
+        /// Whether it stands for nothing.
+        is_negative: bool,
+        /// The numbers of its tags, eight bytes each.
+        tags: &'a [u8],
+    },
+    /// All keys of the database with this tag are gone; each is told of as deleted when it is removed.
+    /// The key is empty.
+    Invalidate(u64),
     /// The key is gone.
     Del,
     /// All keys of the database are gone. The key is empty.
@@ -94,6 +109,9 @@ impl std::error::Error for DecodeError {}
 
 const FLAG_NEW: u8 = 1;
 const FLAG_DEADLINE: u8 = 2;
+const FLAG_NEGATIVE: u8 = 4;
+/// Bytes of the number of a tag.
+const TAG: usize = 8;
 
 /// Appends the record of an effect to `out`.
 pub fn encode(effect: &Effect<'_>, out: &mut Vec<u8>) {
@@ -108,10 +126,16 @@ pub fn encode(effect: &Effect<'_>, out: &mut Vec<u8>) {
         Change::Op { .. } => (7, None),
         Change::Nothing => (8, None),
         Change::Mark { .. } => (9, None),
+        Change::Care { .. } => (10, None),
+        Change::Invalidate(_) => (11, None),
     };
     let new = if effect.is_new { FLAG_NEW } else { 0 };
     let timed = if deadline.is_some() { FLAG_DEADLINE } else { 0 };
-    out.extend_from_slice(&[kind, effect.event as u8, new | timed, effect.db]);
+    let negative = match effect.change {
+        Change::Care { is_negative: true, .. } => FLAG_NEGATIVE,
+        _ => 0,
+    };
+    out.extend_from_slice(&[kind, effect.event as u8, new | timed | negative, effect.db]);
     out.extend_from_slice(&(effect.key.len() as u32).to_le_bytes());
     out.extend_from_slice(effect.key);
     if let Some(at) = deadline {
@@ -129,6 +153,12 @@ pub fn encode(effect: &Effect<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(&client_flags.to_le_bytes());
             out.push(state);
         }
+        Change::Care { stale_ms, cost_us, tags, .. } => {
+            out.extend_from_slice(&stale_ms.to_le_bytes());
+            out.extend_from_slice(&cost_us.to_le_bytes());
+            out.extend_from_slice(tags);
+        }
+        Change::Invalidate(tag) => out.extend_from_slice(&tag.to_le_bytes()),
         Change::Object { kind, ops: bytes, .. } | Change::Op { kind, op: bytes } => {
             out.push(kind as u8);
             out.extend_from_slice(bytes);
@@ -173,6 +203,16 @@ pub fn decode(record: &[u8]) -> Result<Effect<'_>, DecodeError> {
             let client_flags = u32::from_le_bytes(reader.array()?);
             Change::Mark { client_flags, state: reader.array::<1>()?[0] }
         }
+        10 => {
+            let stale_ms = u32::from_le_bytes(reader.array()?);
+            let cost_us = u32::from_le_bytes(reader.array()?);
+            let (is_negative, tags) = (flags & FLAG_NEGATIVE != 0, reader.rest());
+            if !tags.len().is_multiple_of(TAG) || tags.len() > TAG * TAGS_MAX {
+                return Err(DecodeError);
+            }
+            Change::Care { stale_ms, cost_us, is_negative, tags }
+        }
+        11 => Change::Invalidate(u64::from_le_bytes(reader.array()?)),
         _ => return Err(DecodeError),
     };
     if !reader.0.is_empty() || db >= 16 || matches!(change, Change::Swap(16..)) {
@@ -234,6 +274,16 @@ pub fn apply(effect: &Effect<'_>, hash: u64, db: &mut Db) -> bool {
         Change::Mark { client_flags, state } => {
             db.set_mark(key, Mark { client_flags, state, cas: 0 });
         }
+        Change::Care { stale_ms, cost_us, is_negative, tags } => {
+            let mut care = Care { stale_ms, cost_us, is_negative, ..Care::default() };
+            for tag in tags.as_chunks::<TAG>().0 {
+                care.add_tag(u64::from_le_bytes(*tag));
+            }
+            db.set_care(key, &care);
+        }
+        Change::Invalidate(tag) => {
+            db.invalidate_tag(tag);
+        }
         Change::Del => drop(db.remove(key)),
         Change::Flush | Change::Swap(_) => return false,
     }
@@ -271,12 +321,14 @@ mod tests {
             Change::Op { kind: Kind::List, op: b"" },
             Change::Nothing,
             Change::Mark { client_flags: u32::MAX, state: Mark::STALE },
+            Change::Care { stale_ms: 1, cost_us: 2, is_negative: true, tags: b"number1.number2." },
+            Change::Invalidate(u64::MAX - 7),
             Change::Flush,
             Change::Swap(3),
         ];
         let make = |(i, change)| Effect {
             db: i as u8,
-            key: if i < 10 { b"key" } else { b"" },
+            key: if i < 11 { b"key" } else { b"" },
             change,
             event: Event::ALL[i],
             is_new: i % 2 == 0,

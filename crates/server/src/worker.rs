@@ -326,6 +326,7 @@ impl<D: Driver> Worker<D> {
             return wait;
         }
         let timeout = self.timeouts.first().map_or(u64::MAX, |(at, ..)| *at);
+        let timeout = timeout.min(self.shared.keyspace.leases.next_ms());
         let left_ms = self.next_tick_ms.min(timeout).saturating_sub(self.turn_ended_ms);
         Duration::from_millis(left_ms.clamp(1, upkeep::TICK_MS))
     }

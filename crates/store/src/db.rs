@@ -5,16 +5,19 @@
 //! deadline, as in Redis. Nothing here looks at a clock or removes an expired key by itself: the
 //! caller decides, because a removal is an effect that must be reported.
 
+mod care;
 mod evict;
 mod walk;
 
 pub use evict::{BATCH_MAX, Choice, expect};
 
+use crate::care::CareBytes;
 use crate::evict::{Mode, Tally, Uses};
 use crate::found::{Due, Edited, EntryRef, Live, Removed, Use, Was};
 use crate::mark::Mark;
 use crate::mem::entry::{Blob, EntryPtr, INLINE_MAX, OwnedEntry};
 use crate::table::{Core, Hint, Place, Table, prefetch_value};
+use crate::tags::Tags;
 use crate::types::{Collection, Kind, Object};
 use crate::wheel::Wheel;
 use hypercache_stdx::hash::KeyHasher;
@@ -82,11 +85,14 @@ pub struct Db {
     expires: usize,
     /// Keys that hold something with a deadline of its own, as a field of a hash.
     timed: usize,
+    /// Of entries and of `tags`.
     entry_bytes: usize,
     tally: Tally,
     /// Whether a key whose time is past stays until it is removed: this is a copy of another's, which
     /// decides.
     keeps_expired: bool,
+    /// Which keys depend on what, if any ever did.
+    tags: Option<Box<Tags>>,
 }
 
 impl std::fmt::Debug for Db {
@@ -114,6 +120,7 @@ impl Db {
             entry_bytes: 0,
             tally: Tally::new(uses, place),
             keeps_expired: false,
+            tags: None,
         }
     }
 
@@ -164,7 +171,8 @@ impl Db {
     #[inline]
     #[must_use]
     pub fn get(&self, key: Key<'_>) -> Option<EntryRef<'_>> {
-        self.table.find(key).map(|place| EntryRef::new(place.entry()))
+        let entry = self.table.find(key)?.entry();
+        (!self.is_hidden(entry)).then(|| EntryRef::new(entry))
     }
 
     /// The entry of `key` if its time is not past at `now_ms`, noting the use when `touch` gives
@@ -173,7 +181,7 @@ impl Db {
     pub fn get_live(&mut self, key: Key<'_>, now_ms: u64, touch: Option<u32>) -> Live<'_> {
         let Some(place) = self.table.find(key) else { return Live::Missing };
         let entry = place.entry();
-        if entry.deadline().is_some_and(|at| now_ms > at) {
+        if entry.may_be_over(now_ms) && self.is_over(entry, now_ms) {
             if self.keeps_expired {
                 return Live::Missing;
             }
@@ -325,7 +333,7 @@ impl Db {
     ) -> Edited<R, F> {
         let Some(place) = self.table.find(key) else { return Edited::Missing(given) };
         let entry = place.entry();
-        if entry.deadline().is_some_and(|deadline| at.0 > deadline) {
+        if entry.may_be_over(at.0) && self.is_over(entry, at.0) {
             return Edited::Expired(self.remove_place(key.hash, place), given);
         }
         let Some(value) = entry.object_mut().and_then(T::of_mut) else { return Edited::OtherType };
@@ -424,6 +432,8 @@ impl Db {
         }
         self.timed -= usize::from(next_deadline(old).is_some());
         self.index_object(hash, entry, None);
+        self.count_tags(entry, true);
+        self.count_tags(old, false);
         Removed(owned_old)
     }
 
@@ -493,6 +503,12 @@ impl Db {
         expiry: bool,
         mark: Mark,
     ) -> OwnedEntry {
+        if !entry.care().is_empty() {
+            let care = CareBytes::from_slice(entry.care());
+            let copy = self.take_apart_with(key, entry, &care);
+            copy.entry().set_mark(mark);
+            return copy;
+        }
         let before = entry.bytes_used();
         let copy = match (entry.take_object(), entry.take_blob()) {
             (Some(object), _) => OwnedEntry::object(key.bytes, object, expiry),
@@ -523,7 +539,7 @@ impl Db {
     }
 
     /// Makes the string of `key` exactly `len` bytes long (new bytes are zero, a missing key is
-    /// made) and hands it out for writing. Keeps deadline and client flags. Where the length stays
+    /// made) and hands it out for writing. Keeps deadline, client flags and care. Where the length stays
     /// the same it also keeps that the value is stale, as memcached does when it counts.
     pub fn edit(&mut self, key: Key<'_>, len: usize, seconds: u32, f: impl FnOnce(&mut [u8])) {
         let there = self.table.find(key);
@@ -532,6 +548,7 @@ impl Db {
             self.table.find(key).expect("it was just inserted")
         });
         let entry = place.entry();
+        let care = self.care_of(EntryRef::new(entry));
         let fits_inline = len <= INLINE_MAX;
         if !entry.is_external() && fits_inline {
             self.edit_inline(key, place, len, f);
@@ -546,6 +563,9 @@ impl Db {
         let mark = entry.mark();
         if mark.cas != 0 {
             self.set_mark(key, Mark { cas: 0, ..mark });
+        }
+        if let Some(care) = care {
+            self.set_care(key, &care);
         }
     }
 
@@ -610,6 +630,7 @@ impl Db {
         self.entry_bytes -= entry.bytes_used();
         self.expires -= usize::from(entry.deadline().is_some());
         self.timed -= usize::from(next_deadline(entry).is_some());
+        self.count_tags(entry, false);
         Removed(owned)
     }
 
@@ -661,17 +682,27 @@ impl Db {
     /// Calls `f` with the entries at `cursor` and returns the next cursor, 0 after the last. A key
     /// that is there throughout a walk is seen at least once, whatever else changes.
     pub fn scan(&self, cursor: u32, mut f: impl FnMut(EntryRef<'_>)) -> u32 {
-        self.table.scan(cursor, |entry| f(EntryRef::new(entry)))
+        self.table.scan(cursor, |entry| {
+            if !self.is_hidden(entry) {
+                f(EntryRef::new(entry));
+            }
+        })
     }
 
     /// Calls `f` with every entry.
     pub fn for_each(&self, mut f: impl FnMut(EntryRef<'_>)) {
-        self.table.for_each(|entry| f(EntryRef::new(entry)));
+        self.table.for_each(|entry| {
+            if !self.is_hidden(entry) {
+                f(EntryRef::new(entry));
+            }
+        });
     }
 
-    /// An entry at random; `random(n)` must give a number below `n`.
+    /// An entry at random; `random(n)` must give a number below `n`. None when chance met one that is
+    /// gone with its tags.
     pub fn random(&self, random: impl FnMut(u64) -> u64) -> Option<EntryRef<'_>> {
-        self.table.random(random).map(EntryRef::new)
+        let entry = self.table.random(random).filter(|entry| !self.is_hidden(*entry))?;
+        Some(EntryRef::new(entry))
     }
 }
 

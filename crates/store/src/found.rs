@@ -1,5 +1,6 @@
 //! What a database hands out: entries that are there, and entries that left it.
 
+use crate::care::Head;
 use crate::db::Payload;
 use crate::mark::Mark;
 use crate::mem::entry::{Blob, EntryPtr, OwnedEntry};
@@ -93,6 +94,18 @@ impl<'a> EntryRef<'a> {
     #[must_use]
     pub fn mark(&self) -> Mark {
         self.entry.mark()
+    }
+
+    /// How the value may be used, but for its tags, which [`crate::Db::care_of`] tells.
+    #[must_use]
+    pub fn care_head(&self) -> Head {
+        Head::decode(self.entry.care())
+    }
+
+    /// Whether the value stands for nothing.
+    #[must_use]
+    pub fn is_negative(&self) -> bool {
+        self.care_head().is_negative
     }
 
     /// Whether the value was edited in place, which Redis shows as encoding `raw`.

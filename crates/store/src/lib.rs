@@ -3,18 +3,21 @@
 //!
 //! `unsafe` lives in `mem` and `table` only; everything public here is safe.
 
+pub mod care;
 pub mod evict;
 pub mod growth;
 mod mark;
 mod mem;
 pub mod mrc;
 mod table;
+mod tags;
 mod wheel;
 
 mod db;
 mod found;
 pub mod types;
 
+pub use care::{Care, tag_number};
 pub use db::{BATCH_MAX, Choice, Db, Key, Payload, Ttl, expect};
 pub use found::{Due, Edited, EntryRef, Live, Removed, Use, Was};
 pub use mark::Mark;

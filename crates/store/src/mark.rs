@@ -30,6 +30,8 @@ pub struct Mark {
 /// Longest form of a mark, in bytes.
 pub(crate) const MARK_MAX: usize = 13;
 
+/// Whether a [`crate::care`] follows.
+pub(crate) const HAS_CARE: u8 = 0x08;
 const HAS_FLAGS: u8 = 0x40;
 const HAS_CAS: u8 = 0x80;
 const STATES: u8 = 0x07;
@@ -100,6 +102,12 @@ impl Mark {
         };
         Mark { client_flags: flags, state: tags & STATES, cas }
     }
+}
+
+/// Whether something follows the mark that begins with `tags`.
+#[inline]
+pub(crate) fn has_care(tags: u8) -> bool {
+    tags & HAS_CARE != 0
 }
 
 /// Length of the mark that begins with `tags`.

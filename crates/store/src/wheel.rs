@@ -16,13 +16,13 @@ const SLOT_BITS: u32 = 6;
 const LEVELS: usize = 4;
 
 /// The parts of a key's hash that find it again.
-type Hint = [u16; 3];
+pub(crate) type Hint = [u16; 3];
 
-fn pack(hash: u64) -> Hint {
+pub(crate) fn pack(hash: u64) -> Hint {
     [hash as u16, (hash >> 16) as u16, (hash >> 48) as u16]
 }
 
-fn unpack(hint: Hint) -> u64 {
+pub(crate) fn unpack(hint: Hint) -> u64 {
     u64::from(hint[0]) | u64::from(hint[1]) << 16 | u64::from(hint[2]) << 48
 }
 

@@ -4,7 +4,7 @@
 //! client waits as in any command that blocks; its worker looks at the copies when something is committed
 //! and every few milliseconds ([`count`]).
 
-use crate::blocking::{Waiter, answer};
+use crate::blocking::{Late, Waiter, answer};
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::session::LastWrite;
@@ -38,9 +38,9 @@ pub(crate) fn wait(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         cx.reply.int(there);
         return Ok(());
     };
-    let asked = Some(Asked { last, replicas });
+    let late = Late::Count(Asked { last, replicas });
     let how = (timeout_ms, OwnedArgs::copy_of(args));
-    cx.wait_asking(asked, std::iter::empty(), how, |reply| reply.int(there))
+    cx.wait_or(std::iter::empty(), how, |reply| reply.int(there), late)
 }
 
 /// How many copies there are of whatever this node is primary of: what a client that wrote nothing is told.

@@ -29,6 +29,10 @@ pub struct Hot {
     pub hll_sparse_bytes_max: AtomicU64,
     pub latency_tracking: AtomicBool,
     pub tracked_keys_max: AtomicU64,
+    /// Of `lease-max`.
+    pub leases_max: AtomicU64,
+    pub lease_waiters_max: AtomicU64,
+    pub refresh_ahead_percent: AtomicU64,
     pub output_limits: RwLock<OutputLimits>,
     /// Of `partition-log-size`; what is in force is [`Hot::log_bytes`].
     pub log_bytes_max: AtomicU64,
@@ -55,6 +59,9 @@ impl Default for Hot {
             hll_sparse_bytes_max: AtomicU64::new(0),
             latency_tracking: AtomicBool::new(true),
             tracked_keys_max: AtomicU64::new(0),
+            leases_max: AtomicU64::new(0),
+            lease_waiters_max: AtomicU64::new(0),
+            refresh_ahead_percent: AtomicU64::new(0),
             output_limits: RwLock::default(),
             log_bytes_max: AtomicU64::new(0),
             notify: AtomicU32::new(0),

@@ -1,13 +1,17 @@
 //! What is told of every write of a partition: its log of effects, and those who observe its keys.
 
+mod lease;
+
 use super::tracked::{Stale, Totals, Tracked};
 use super::{discard, expired};
 use crate::blocking::Waiter;
 use crate::charge::{Charge, Sum, heap, table};
 use crate::client::Client;
+use crate::leases::Lease;
 use crate::table::Group;
 use hypercache_journal::{Change, Effect, Log, record};
 use hypercache_store::Removed;
+use lease::LeaseNotes;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,17 +30,21 @@ struct Observers {
     flags: Vec<WatchFlag>,
     /// Clients that wait for it, in order of their numbers, with the family of their command.
     waiting: VecDeque<(u64, Group, Arc<Waiter>)>,
+    /// That of who loads its value.
+    lease: Option<Box<Lease>>,
 }
 
 impl Observers {
     fn is_empty(&self) -> bool {
-        self.flags.is_empty() && self.waiting.is_empty()
+        self.flags.is_empty() && self.waiting.is_empty() && self.lease.is_none()
     }
 
     /// Bytes beside its place in the table.
     fn bytes(&self, key: &[u8]) -> usize {
         let waiting = self.waiting.capacity() * size_of::<(u64, Group, Arc<Waiter>)>();
-        heap(key.len()) + heap(self.flags.capacity() * size_of::<WatchFlag>()) + heap(waiting)
+        let lease = if self.lease.is_some() { heap(size_of::<Lease>()) } else { 0 };
+        let flags = heap(self.flags.capacity() * size_of::<WatchFlag>());
+        heap(key.len()) + flags + heap(waiting) + lease
     }
 }
 
@@ -75,6 +83,8 @@ pub struct History {
     ready: VecDeque<Ready>,
     /// What was done since copies on other nodes were last told, while this is what they follow.
     deed: Option<Deed>,
+    /// What is noted while there are leases.
+    leases: Option<Box<LeaseNotes>>,
 }
 
 /// A record in the making, for the copies of a partition on other nodes.
@@ -191,9 +201,11 @@ impl History {
         let (db, key) = (effect.db, Box::from(effect.key));
         let Some(observers) = self.observers.get(&(db, key)) else { return };
         raise(&observers.flags);
-        if wakes && !observers.waiting.is_empty() {
+        let wakes = wakes && !observers.waiting.is_empty();
+        if wakes {
             self.make_ready(db, Box::from(effect.key));
         }
+        self.end_outdated_lease(effect);
     }
 
     fn make_ready(&mut self, db: u8, key: Box<[u8]>) {

@@ -177,7 +177,7 @@ impl Tracked {
 
     /// Notes that a key was written to.
     pub(super) fn note(&mut self, effect: &Effect<'_>) {
-        if matches!(effect.change, Change::Flush | Change::Swap(_)) {
+        if matches!(effect.change, Change::Flush | Change::Swap(_) | Change::Invalidate(_)) {
             return;
         }
         let readers = self.take_readers(effect.key);

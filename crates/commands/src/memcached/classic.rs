@@ -225,6 +225,10 @@ pub(super) fn delete(call: &mut Call<'_, '_>) {
     let at = call.place(key, &mut own);
     let mut held = call.hold(at);
     let was_there = held.keys.item(key).is_some() && held.keys.delete(key, Event::Del);
+    if !was_there {
+        // What is being loaded may be old.
+        held.keys.end_lease(key, None);
+    }
     drop(held);
     count_delete(call, was_there);
     call.answer(if was_there { "DELETED" } else { "NOT_FOUND" });

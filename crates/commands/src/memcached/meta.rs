@@ -7,11 +7,12 @@ use super::classic::{NOT_NUMBER, count_cas, count_delete, count_numbers, forget}
 use super::store::{Counted, Mode, Store, Stored, count, set_time, store};
 use super::{Call, Held, ttl_of};
 use crate::keyspace::Keys;
+use crate::load::stale_for_ms;
 use flags::Flags;
 use hypercache_journal::Event;
 use hypercache_protocol::memcached::{KEY_MAX, Refusal, reply};
 use hypercache_protocol::reply::Output;
-use hypercache_store::{Mark, Payload, Ttl};
+use hypercache_store::{EntryRef, Mark, Payload, Ttl};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
@@ -149,7 +150,7 @@ fn hit(held: &mut Held<'_>, meta: &Meta<'_>, words: &[&[u8]], is_made: bool) {
     let now_ms = keys.now_ms;
     let Some(before) = keys.fetch(key, !meta.flags.keeps_use) else { return };
     let Some(entry) = keys.item(key) else { return };
-    let (mark, len) = (entry.mark(), entry.value().len());
+    let (mark, len) = (known_state(entry, now_ms), entry.value().len());
     let mut deadline = entry.deadline();
     let (mut is_won, mut new_time) = (false, None);
     begin(out, meta.flags.wants_value, len);
@@ -182,10 +183,23 @@ fn hit(held: &mut Held<'_>, meta: &Meta<'_>, words: &[&[u8]], is_made: bool) {
         }
     }
     is_won |= mark.is(Mark::STALE) && !mark.is(Mark::WON);
+    // A client of HC.GET may be making the new value.
+    let is_leased = keys.lease(key).is_some();
+    let (is_won, mark) = match is_leased {
+        true => (false, Mark { state: mark.state | Mark::WON, ..mark }),
+        false => (is_won, mark),
+    };
     end_hit(held, meta, mark, is_won);
     if let Some(exptime) = new_time {
         set_time(&mut held.keys, key, exptime);
     }
+}
+
+/// The mark of an item, stale also when HC.SET said so of its time.
+fn known_state(entry: EntryRef<'_>, now_ms: u64) -> Mark {
+    let mark = entry.mark();
+    let stale = if stale_for_ms(entry, now_ms).is_some() { Mark::STALE } else { 0 };
+    Mark { state: mark.state | stale, ..mark }
 }
 
 /// Says whether the value is stale and whether this client shall make a new one; then the value.
@@ -340,7 +354,11 @@ pub(super) fn delete(call: &mut Call<'_, '_>) {
     let mut held = call.hold(at);
     let found = held.keys.item(key).map(|entry| entry.mark());
     let code = match found {
-        None => "NF",
+        None => {
+            // What is being loaded may be old.
+            held.keys.end_lease(key, None);
+            "NF"
+        }
         Some(mark) if meta.flags.cas.is_some_and(|cas| cas != mark.cas || cas == 0) => "EX",
         Some(mark) => {
             delete_found(&mut held.keys, &meta, mark);
@@ -365,6 +383,8 @@ fn delete_found(keys: &mut Keys<'_>, meta: &Meta<'_>, mark: Mark) {
         return;
     }
     if flags.invalidates {
+        // It may be stale already, and a new value on its way that was loaded before this.
+        keys.end_lease(key, None);
         mark.state = mark.state & !Mark::WON | Mark::STALE;
         if let Some(exptime) = flags.exptime {
             set_time(keys, key, exptime);

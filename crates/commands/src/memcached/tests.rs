@@ -11,7 +11,7 @@ use hypercache_protocol::reply::Output;
 use hypercache_stdx::rng::Rng;
 
 /// Runs all requests of a stream, and returns the replies with `\n` for line ends.
-fn run(harness: &mut Harness, stream: &str) -> String {
+pub(crate) fn run(harness: &mut Harness, stream: &str) -> String {
     let stream = stream.replace('\n', "\r\n").into_bytes();
     let (mut parser, mut out, mut timer) = (Parser::default(), Output::default(), Timer::new());
     loop {

@@ -5,12 +5,12 @@ use super::Harness;
 use crate::keyspace::{DATABASES, PARTITIONS};
 use hypercache_journal::{Change, apply};
 use hypercache_stdx::hash::KeyHasher;
-use hypercache_store::{Db, Mark};
+use hypercache_store::{Care, Db, Mark};
 use std::collections::BTreeMap;
 
-/// Value (of a collection, its canonical form), deadline, and mark but for its CAS unique, by
+/// Value (of a collection, its canonical form), deadline, mark but for its CAS unique, and care, by
 /// database and key.
-pub type Dataset = BTreeMap<(usize, Vec<u8>), (Vec<u8>, Option<u64>, Mark)>;
+pub type Dataset = BTreeMap<(usize, Vec<u8>), (Vec<u8>, Option<u64>, Mark, Option<Care>)>;
 
 /// Settings under which all effects are kept.
 pub const KEEP_ALL: &[(&str, &str)] =
@@ -19,7 +19,8 @@ pub const KEEP_ALL: &[(&str, &str)] =
 fn collect(db: &Db, number: usize, into: &mut Dataset) {
     db.for_each(|e| {
         let value = e.object().map_or_else(|| e.value().to_vec(), |object| object.canonical());
-        into.insert((number, e.key().to_vec()), (value, e.deadline(), Mark { cas: 0, ..e.mark() }));
+        let mark = Mark { cas: 0, ..e.mark() };
+        into.insert((number, e.key().to_vec()), (value, e.deadline(), mark, db.care_of(e)));
     });
 }
 

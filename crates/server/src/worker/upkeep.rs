@@ -6,6 +6,7 @@ use hypercache_cluster::gate::Need;
 use hypercache_commands::blocking::{TimedOut, serve_unserved, time_out};
 use hypercache_commands::client::{Client, ClientFlags};
 use hypercache_commands::keyspace::PARTITIONS;
+use hypercache_commands::leases::end_due;
 use hypercache_commands::leftover::clear_some;
 use hypercache_commands::migrate::{settle, settle_left};
 use hypercache_commands::pubsub::write_push;
@@ -113,6 +114,7 @@ impl<D: Driver> Worker<D> {
 
     /// Does what could not be done, or was too much, in another's place or another time.
     pub(super) fn catch_up(&mut self) {
+        end_due(&self.shared);
         serve_unserved(&self.shared, &mut self.commands);
         self.is_behind = clear_some(&self.shared);
     }

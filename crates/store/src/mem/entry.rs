@@ -15,7 +15,12 @@
 //! [`Object`] as value part, whatever the object's size.
 //!
 //! The highest bit of `value_len` says whether a memcached client read the value; what else that
-//! protocol keeps is the [`Mark`], which few entries have.
+//! protocol keeps, and what is kept of a value that was loaded from elsewhere, is the tail, which few
+//! entries have: see [`tail`].
+//!
+//! The highest bit of the deadline says that more than the deadline decides whether the key is there.
+//! As a signed number such a deadline lies before all others, so whoever compares it with the time
+//! finds out without a further look at entries that have no such bit.
 //!
 //! `access` belongs to the eviction policy and OBJECT IDLETIME (seconds of the server's clock).
 //!
@@ -24,8 +29,10 @@
 //! table that links to it. The table and [`crate::Db`] hand out references bound to their own
 //! borrow only, and an entry is destroyed only by the drop of an `OwnedEntry`.
 
+mod tail;
+
 use super::{ahead, class_size};
-use crate::mark::{self, Mark};
+use crate::mark::Mark;
 use crate::types::{Kind, Object};
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -38,7 +45,9 @@ pub const INLINE_MAX: usize = 16 * 1024;
 pub type Blob = Vec<u8>;
 
 /// "No deadline" in an entry that has room for one.
-const NO_DEADLINE: u64 = u64::MAX;
+const NO_DEADLINE: u64 = i64::MAX as u64;
+/// In the deadline: whether the key is there depends on its tail, too.
+const DEPENDS: u64 = 1 << 63;
 
 const HEADER: usize = 8;
 const KIND: u8 = 0x07;
@@ -197,61 +206,6 @@ impl EntryPtr {
         (u16::from_ne_bytes(self.read(4)) & !FETCHED) as usize
     }
 
-    #[inline]
-    fn is_marked(self) -> bool {
-        self.flags() & MARKED != 0
-    }
-
-    fn mark_offset(self) -> usize {
-        self.value_offset() + self.inline_len()
-    }
-
-    #[inline]
-    fn mark_len(self) -> usize {
-        if !self.is_marked() {
-            return 0;
-        }
-        let [tags] = self.read::<1>(self.mark_offset());
-        mark::len_of(tags)
-    }
-
-    /// What the memcached protocol keeps of it.
-    #[inline]
-    pub(crate) fn mark(self) -> Mark {
-        if !self.is_marked() {
-            return Mark::NONE;
-        }
-        Mark::decode(self.bytes(self.mark_offset(), self.mark_len()))
-    }
-
-    /// Changes the mark if the entry's size class stays the same.
-    pub(crate) fn set_mark(self, mark: Mark) -> bool {
-        let shape = self.shape();
-        let is_same_class = shape.class() == Shape { mark_len: mark.len(), ..shape }.class();
-        if is_same_class {
-            self.write_mark(mark);
-        }
-        is_same_class
-    }
-
-    /// Writes a mark that the allocation has room for.
-    #[inline]
-    fn write_mark(self, mark: Mark) {
-        let len = mark.len();
-        if len > 0 {
-            self.write(self.mark_offset(), &mark.encode()[..len]);
-        }
-        self.set_flag(MARKED, len > 0);
-    }
-
-    /// Writes the mark of a new entry, whose allocation has room for it.
-    #[inline]
-    fn write_new_mark(self, mark: Mark) {
-        if mark.len() > 0 {
-            self.write_mark(mark);
-        }
-    }
-
     /// Whether a memcached client read the value.
     pub(crate) fn is_fetched(self) -> bool {
         u16::from_ne_bytes(self.read(4)) & FETCHED != 0
@@ -408,12 +362,18 @@ impl EntryPtr {
         if !same_len && shape.class() != new.class() {
             return false;
         }
+        if shape.mark_len + new.mark_len > 0 {
+            return self.overwrite_marked(value, mark);
+        }
         self.write(4, &(value.len() as u16).to_ne_bytes());
         self.write(new.key_offset() + new.key_len, value);
-        if shape.mark_len + new.mark_len > 0 {
-            self.write_mark(mark);
-        }
         true
+    }
+
+    /// The deadline as it is kept, of an entry that has room for one.
+    #[inline]
+    fn kept_deadline(self) -> u64 {
+        u64::from_ne_bytes(self.read(HEADER))
     }
 
     #[inline]
@@ -421,14 +381,28 @@ impl EntryPtr {
         if !self.has_deadline_slot() {
             return None;
         }
-        let at = u64::from_ne_bytes(self.read(HEADER));
+        let at = self.kept_deadline() & !DEPENDS;
         (at != NO_DEADLINE).then_some(at)
+    }
+
+    /// Whether the time of the entry may be past, or something else may say that the key is not there.
+    #[inline(always)]
+    pub(crate) fn may_be_over(self, now_ms: u64) -> bool {
+        self.has_deadline_slot() && now_ms as i64 > self.kept_deadline() as i64
+    }
+
+    /// Whether more than its deadline decides whether the key is there.
+    #[inline]
+    pub(crate) fn depends(self) -> bool {
+        self.has_deadline_slot() && self.kept_deadline() & DEPENDS != 0
     }
 
     /// Sets the deadline of an entry that has room for one.
     pub(crate) fn set_deadline(self, deadline: Option<u64>) {
         assert!(self.has_deadline_slot());
-        self.write(HEADER, &deadline.unwrap_or(NO_DEADLINE).to_ne_bytes());
+        let at = deadline.map_or(NO_DEADLINE, |at| at.min(NO_DEADLINE - 1));
+        let depends = self.kept_deadline() & DEPENDS;
+        self.write(HEADER, &(at | depends).to_ne_bytes());
     }
 
     pub(crate) fn is_raw(self) -> bool {
