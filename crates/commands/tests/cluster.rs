@@ -367,6 +367,34 @@ impl Cluster {
 }
 
 #[test]
+fn tags_go_with_a_copy() {
+    let mut c = Cluster::new(2, 1, &[]);
+    let p = c.primary_of("{t}");
+    c.run(p, "HC.SET {t}dead 1 EX 1000 TAGS old");
+    c.run(p, "HC.TAG.INVALIDATE old");
+    c.run(p, "HC.SET {t}a 1 EX 1000 STALE 500000 TAGS old both");
+    c.run(p, "HC.SET {t}b 1 EX 1000 TAGS both");
+    let partition = PartitionId(partition_of(b"{t}"));
+    let config = c.meta.partitions[&partition].clone();
+    let is_copy = |m: &Member| config.is_in_sync(*m);
+    let replica = (0..3).find(|n| *n != p && is_copy(&member(*n))).expect("two copies");
+    let outsider = (0..3).find(|n| !is_copy(&member(*n))).expect("two of three");
+    c.apply(Command::AddLearner { partition, epoch: config.epoch, node: id(outsider) });
+    c.settle();
+    c.settle();
+    c.deliver();
+    // What another node is the primary of is not this one's to invalidate.
+    assert_eq!(c.run(replica, "HC.TAG.INVALIDATE both"), ":0\r\n");
+    c.fail_over(p, outsider);
+    assert_eq!(c.run(outsider, "GET {t}dead"), "$-1\r\n");
+    assert_eq!(c.run(outsider, "GET {t}b"), "$1\r\n1\r\n");
+    c.run(outsider, "HC.TAG.INVALIDATE old");
+    assert_eq!(c.run(outsider, "EXISTS {t}a {t}b"), ":1\r\n");
+    c.run(outsider, "HC.TAG.INVALIDATE both");
+    assert_eq!(c.run(outsider, "EXISTS {t}a {t}b"), ":0\r\n");
+}
+
+#[test]
 fn only_the_primary_expires() {
     let mut c = Cluster::new(3, 1, &[]);
     let p = c.primary_of("k");

@@ -11,6 +11,7 @@
 //! end.
 
 use super::dbs::Dbs;
+use super::loaded::with_care;
 use super::{DATABASES, Keyspace, Shard};
 use crate::shared::free_in_background;
 use hypercache_cluster::data::{BadPart, Chunk, Cursor, Data, Part};
@@ -52,11 +53,11 @@ pub(super) fn mark_of(db: u8, hash: u64) -> u64 {
 }
 
 fn is_of_database(effect: &Effect<'_>) -> bool {
-    matches!(effect.change, Change::Flush | Change::Swap(_))
+    matches!(effect.change, Change::Flush | Change::Swap(_) | Change::Invalidate(_))
 }
 
-/// The effects that make an entry what it is.
-fn add_entry(db: u8, entry: &EntryRef<'_>, out: &mut Vec<u8>) {
+/// The effects that make an entry of a database what it is.
+fn add_entry((db, from): (u8, &Db), entry: &EntryRef<'_>, out: &mut Vec<u8>) {
     let (key, deadline, event) = (entry.key(), entry.deadline(), Event::Silent);
     let mut ops = Vec::new();
     let change = match entry.object() {
@@ -71,6 +72,9 @@ fn add_entry(db: u8, entry: &EntryRef<'_>, out: &mut Vec<u8>) {
     if client_flags != 0 || state != 0 {
         let change = Change::Mark { client_flags, state };
         record::add(&Effect { db, key, change, event, is_new: false }, out);
+    }
+    if let Some(care) = from.care_of(*entry) {
+        with_care((db, key), &care, |effect| record::add(effect, out));
     }
 }
 
@@ -151,7 +155,8 @@ impl Data for Copy<'_> {
                     return Chunk { bytes, next };
                 }
                 let db = self.shard.dbs.get(i);
-                at = db.and_then(|db| db.walk(here, |entry| add_entry(i, &entry, &mut bytes)));
+                at =
+                    db.and_then(|db| db.walk(here, |entry| add_entry((i, db), &entry, &mut bytes)));
             }
             at = Some(0);
         }

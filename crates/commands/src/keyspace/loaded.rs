@@ -1,18 +1,19 @@
 //! Keys whose values are loaded from elsewhere, as a command sees them that holds their partitions:
 //! leases ([`crate::leases`]), and what a value carries ([`Care`]).
 
-use super::{History, Keys, Shard, not_expired};
+use super::{Keys, Shard, not_expired};
 use crate::leases::Lease;
 use hypercache_journal::{Change, Effect, Event};
 use hypercache_stdx::clock;
 use hypercache_store::{Care, EntryRef, Key, Payload, Ttl};
 use std::sync::Arc;
 
-fn record_care(history: &mut History, db: u8, key: &[u8], care: &Care) {
+/// Calls `f` with the effect that gives a key its care.
+pub(super) fn with_care((db, key): (u8, &[u8]), care: &Care, f: impl FnOnce(&Effect<'_>)) {
     let tags: Vec<u8> = care.tags.iter().flat_map(|tag| tag.to_le_bytes()).collect();
     let Care { stale_ms, cost_us, is_negative, .. } = *care;
     let change = Change::Care { stale_ms, cost_us, is_negative, tags: &tags };
-    history.record_quietly(&Effect { db, key, change, event: Event::Silent, is_new: false });
+    f(&Effect { db, key, change, event: Event::Silent, is_new: false });
 }
 
 impl Shard {
@@ -64,7 +65,7 @@ impl Keys<'_> {
         let number = self.db;
         let (db, history, key) = self.write_to(key);
         if db.set_care(key, care) {
-            record_care(history, number, key.bytes, care);
+            with_care((number, key.bytes), care, |effect| history.record_quietly(effect));
         }
     }
 
@@ -79,12 +80,14 @@ impl Keys<'_> {
         }
     }
 
-    /// Makes all keys of the database with a tag gone, in all partitions, which must be held. Returns
-    /// how many there are at most.
+    /// Makes all keys of the database with a tag gone, in all partitions, which must be held, but for
+    /// those that another node is the primary of. Returns how many there are at most.
     pub(crate) fn invalidate_tag(&mut self, tag: u64) -> usize {
         let (db, mut keys) = (self.db, 0);
         self.each_shard(|_, shard| {
-            keys += shard.invalidate_tag(db, tag);
+            if !shard.is_foreign() {
+                keys += shard.invalidate_tag(db, tag);
+            }
             true
         });
         keys

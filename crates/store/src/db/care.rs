@@ -182,7 +182,8 @@ impl Db {
         self.table.find(key).is_some_and(|place| self.is_invalidated(place.entry()))
     }
 
-    fn is_invalidated(&self, entry: EntryPtr) -> bool {
+    /// Whether an entry is gone with its tags, and not removed yet.
+    pub(super) fn is_invalidated(&self, entry: EntryPtr) -> bool {
         entry.depends() && self.is_barred(entry, Looks::ForAnything)
     }
 

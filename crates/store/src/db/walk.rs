@@ -17,13 +17,13 @@ impl Db {
     }
 
     /// Calls `f` with the next entries at `from` or behind it, some 25 of them, and returns where the
-    /// next call goes on; `None` after the last.
+    /// next call goes on; `None` after the last. What a tag made gone is left out.
     pub fn walk(&self, from: u32, mut f: impl FnMut(EntryRef<'_>)) -> Option<u32> {
         let hashes = self.table.hasher();
         let (next, is_there) = self.table.next_in_walk(from);
         if is_there {
             self.table.scan(from.reverse_bits(), |entry| {
-                if Self::place_of(hashes.hash(entry.key())) >= from {
+                if Self::place_of(hashes.hash(entry.key())) >= from && !self.is_invalidated(entry) {
                     f(EntryRef::new(entry));
                 }
             });
