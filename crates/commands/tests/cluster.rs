@@ -100,7 +100,12 @@ impl Cluster {
         let replica_reads = true;
         cluster.apply(Command::CreatePartitions { count: 1024, copies, min_sync, replica_reads });
         cluster.grant();
-        cluster.settle();
+        // A new primary commits nothing while a replica may have leave of the one before.
+        let wait_us = 2 * cluster.settings.read_lease_us;
+        let until_us = clock::boot_us() + wait_us;
+        while clock::boot_us() < until_us {
+            cluster.settle();
+        }
         cluster
     }
 
