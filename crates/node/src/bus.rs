@@ -19,7 +19,7 @@ use hypercache_cluster::message::Message;
 use hypercache_cluster::meta::NodeAddress;
 use hypercache_stdx::clock;
 use lane::Outgoing;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -65,13 +65,32 @@ pub(crate) struct Bus {
     connections: Mutex<BTreeMap<u64, TcpStream>>,
     admitted: AtomicU64,
     listening: Mutex<Vec<SocketAddr>>,
+    removed: Mutex<BTreeSet<NodeId>>,
 }
 
+/// Where a peer may be. Which of these is the newest cannot be told, so all are tried, in this order; a
+/// greeting says whom it is meant for.
 #[derive(Debug, Default)]
 struct Place {
-    address: Option<NodeAddress>,
-    /// Start of the node that the metadata says the address of; 0 before it does.
-    generation: Generation,
+    /// What it said of itself when it connected, or where it was met.
+    greeted: Option<NodeAddress>,
+    /// What the metadata says of this start of it.
+    agreed: Option<(Generation, NodeAddress)>,
+    /// What others remember.
+    hint: Option<NodeAddress>,
+}
+
+impl Place {
+    fn candidates(&self) -> Vec<NodeAddress> {
+        let agreed = self.agreed.as_ref().map(|(_, address)| address);
+        let mut all: Vec<NodeAddress> = Vec::new();
+        for address in [self.greeted.as_ref(), agreed, self.hint.as_ref()].into_iter().flatten() {
+            if !all.contains(address) {
+                all.push(address.clone());
+            }
+        }
+        all
+    }
 }
 
 #[derive(Debug)]
@@ -108,8 +127,12 @@ impl Peer {
         lock(&self.place)
     }
 
+    fn addresses(&self) -> Vec<NodeAddress> {
+        self.place().candidates()
+    }
+
     fn address(&self) -> Option<NodeAddress> {
-        self.place().address.clone()
+        self.addresses().into_iter().next()
     }
 
     fn end(&self) {
@@ -134,6 +157,7 @@ impl Bus {
             connections: Mutex::default(),
             admitted: AtomicU64::new(0),
             listening: Mutex::default(),
+            removed: Mutex::default(),
         })
     }
 
@@ -197,7 +221,8 @@ impl Bus {
     }
 
     fn learn(self: &Arc<Self>, node: NodeId, change: impl FnOnce(&mut Place)) {
-        if node == self.me || node.0 == 0 || self.is_over.load(Ordering::Relaxed) {
+        let is_none = node == self.me || node.0 == 0 || self.is_removed(node);
+        if is_none || self.is_over.load(Ordering::Relaxed) {
             return;
         }
         if let Some(peer) = self.peer(node) {
@@ -237,26 +262,30 @@ impl Bus {
         at: &NodeAddress,
     ) {
         self.learn(node, |place| {
-            if generation > place.generation {
-                *place = Place { address: Some(at.clone()), generation };
+            if place.agreed.as_ref().is_none_or(|(known, _)| generation > *known) {
+                place.agreed = Some((generation, at.clone()));
             }
         });
     }
 
     /// What a node says of itself.
-    fn learn_greeting(self: &Arc<Self>, node: NodeId, at: NodeAddress) {
-        self.learn(node, |place| place.address = Some(at));
+    pub(crate) fn learn_greeting(self: &Arc<Self>, node: NodeId, at: NodeAddress) {
+        self.learn(node, |place| place.greeted = Some(at));
     }
 
     /// What others say.
     pub(crate) fn learn_hint(self: &Arc<Self>, node: NodeId, at: NodeAddress) {
-        self.learn(node, |place| {
-            place.address.get_or_insert(at);
-        });
+        self.learn(node, |place| place.hint = Some(at));
     }
 
-    /// The node is gone for good.
+    /// Whether the node is gone for good.
+    fn is_removed(&self, node: NodeId) -> bool {
+        lock(&self.removed).contains(&node)
+    }
+
+    /// The node is gone for good: it is sent nothing more, and refused if it comes.
     pub(crate) fn forget(&self, node: NodeId) {
+        lock(&self.removed).insert(node);
         let peer = self.peers.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
         peer.into_iter().for_each(|peer| peer.end());
     }

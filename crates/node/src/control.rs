@@ -4,7 +4,7 @@
 use crate::applier::Call;
 use crate::bus::Bus;
 use crate::identity::Identity;
-use crate::raft::{Log, RaftEvent};
+use crate::raft::{Log, Origin, RaftEvent};
 use crate::voters;
 use hypercache_cluster::bus::Frame;
 use hypercache_cluster::control::{At, ControlAction, Heartbeat, Leader};
@@ -13,7 +13,7 @@ use hypercache_cluster::message::{Message, SealAck};
 use hypercache_cluster::meta::{Command, MetaState, NodeAddress, NodeState};
 use hypercache_cluster::settings::Settings;
 use hypercache_stdx::clock::boot_us;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +25,10 @@ pub(crate) enum Event {
     Raft(RaftEvent),
     Heartbeat(Heartbeat),
     SealAck(SealAck),
+    Propose {
+        command: Command,
+        origin: Origin,
+    },
     /// A joining node learned which cluster it is of.
     Joined(u64),
     /// The node is about to stop: its lease was given back.
@@ -39,6 +43,12 @@ const TICK_US: u64 = 10_000;
 const MEMBERS_US: u64 = 300_000;
 /// A voter that was not heard for so long may be replaced.
 const VOTER_SILENT_US: u64 = 5_000_000;
+/// A proposal that shows no effect is passed on again after this.
+const PROPOSE_AGAIN_US: u64 = 300_000;
+/// Proposals that are remembered before old ones are forgotten.
+const PROPOSED_MAX: usize = 8192;
+/// A removed node is told so for this long, then it is forgotten.
+const GOODBYE_US: u64 = 2_000_000;
 /// Events that are taken before what they changed is told.
 const BATCH: usize = 1024;
 
@@ -99,6 +109,10 @@ pub(crate) struct State {
     beat_at_us: u64,
     tick_at_us: u64,
     members_at_us: u64,
+    /// When this leader passed on what was proposed, by its bytes.
+    proposed_us: BTreeMap<Vec<u8>, u64>,
+    /// When each removed node was seen to be so.
+    removed_us: BTreeMap<NodeId, u64>,
 }
 
 impl Control {
@@ -136,6 +150,7 @@ impl Control {
                 leader.on_seal_ack(&ack);
                 leader.tick(now_us, at, out);
             }),
+            Event::Propose { command, origin } => self.propose(command, origin),
             Event::Joined(cluster) => {
                 self.identity.cluster = cluster;
                 self.save_identity();
@@ -181,6 +196,7 @@ impl Control {
             self.publish();
         }
         let applied = self.state.meta.apply(command, &self.settings);
+        self.state.proposed_us.remove(&command.encode());
         self.state.is_fresh = true;
         if let Err(reason) = applied {
             tracing::debug!("{command:?} changes nothing: {reason:?}");
@@ -209,9 +225,10 @@ impl Control {
     /// Looks what the metadata says of nodes: where they are, and whether this process still counts.
     fn nodes_changed(&mut self) {
         for (node, entry) in &self.state.meta.nodes {
-            match entry.state {
-                NodeState::Removed => self.bus.forget(*node),
-                _ => self.bus.learn_meta(*node, entry.generation, &entry.address),
+            if entry.state == NodeState::Removed {
+                self.state.removed_us.entry(*node).or_insert_with(boot_us);
+            } else {
+                self.bus.learn_meta(*node, entry.generation, &entry.address);
             }
         }
         self.save_identity();
@@ -280,6 +297,9 @@ impl Control {
             self.beat(now_us);
         }
         self.lead(Leader::tick);
+        for (node, _) in self.state.removed_us.iter().filter(|(_, at)| now_us >= *at + GOODBYE_US) {
+            self.bus.forget(*node);
+        }
         if self.state.office.is_some() && now_us >= self.state.members_at_us {
             self.state.members_at_us = now_us + MEMBERS_US;
             self.see_to_members(now_us);
@@ -297,11 +317,12 @@ impl Control {
             let after = entry.map_or(Generation(0), |entry| entry.generation);
             let Wishes { address, zone, .. } = self.wishes.clone();
             let (node, boot) = (self.me, self.boot);
-            self.log.propose(Command::RegisterNode { node, after, boot, zone, address }, false);
+            self.propose(Command::RegisterNode { node, after, boot, zone, address }, Origin::Here);
             return;
         };
-        if entry.is_some_and(|entry| entry.state == NodeState::Joining) {
-            self.log.propose(Command::JoinNode(self.me), false);
+        let is_joining = entry.is_some_and(|entry| entry.state == NodeState::Joining);
+        if is_joining {
+            self.propose(Command::JoinNode(self.me), Origin::Here);
         }
         let heartbeat = Heartbeat {
             from,
@@ -318,6 +339,25 @@ impl Control {
         }
     }
 
+    /// Passes a proposal on. Whoever waits for one proposes again and again; while this node leads, what
+    /// can take no effect and what is on its way already goes no further.
+    fn propose(&mut self, command: Command, origin: Origin) {
+        if self.state.office.is_some() {
+            let epoch_of = |partition| self.state.meta.partitions.get(&partition).map(|c| c.epoch);
+            let is_late = command.subject().is_some_and(|(p, epoch)| epoch_of(p) != Some(epoch));
+            let now_us = boot_us();
+            let asked = self.state.proposed_us.entry(command.encode()).or_insert(0);
+            if is_late || now_us < *asked + PROPOSE_AGAIN_US {
+                return;
+            }
+            *asked = now_us;
+            if self.state.proposed_us.len() > PROPOSED_MAX {
+                self.state.proposed_us.retain(|_, at| now_us < *at + PROPOSE_AGAIN_US);
+            }
+        }
+        self.log.propose(command, origin);
+    }
+
     /// The leader's work, if this node leads.
     fn lead(&mut self, f: impl FnOnce(&mut Leader, u64, &At<'_>, &mut Vec<ControlAction>)) {
         let Some((term, leader)) = &mut self.state.office else { return };
@@ -328,7 +368,7 @@ impl Control {
         for action in actions {
             match action {
                 ControlAction::Confirm(token) => self.log.confirm(term, token),
-                ControlAction::Propose(command) => self.log.propose(command, false),
+                ControlAction::Propose(command) => self.propose(command, Origin::Here),
                 ControlAction::Grant(grant) if grant.to.node == self.me => {
                     self.tell(Call::Grant(grant));
                 }
@@ -360,10 +400,13 @@ impl Control {
             let Wishes { copies, min_sync, replica_reads, .. } = self.wishes;
             let count = PARTITIONS;
             let make = Command::CreatePartitions { count, copies, min_sync, replica_reads };
-            self.log.propose(make, false);
+            self.log.propose(make, Origin::Here);
         }
-        let all = meta.nodes.iter().filter(|(_, entry)| entry.state != NodeState::Removed);
-        let all: BTreeSet<u64> = all.map(|(node, _)| node.0).chain([self.me.0]).collect();
+        let is_gone = |node: &NodeId| {
+            self.state.removed_us.get(node).is_some_and(|at| now_us >= at + GOODBYE_US)
+        };
+        let all = meta.nodes.keys().filter(|node| !is_gone(node));
+        let all: BTreeSet<u64> = all.map(|node| node.0).chain([self.me.0]).collect();
         let voting = self.log.status().voters.into_iter().collect();
         let is_heard = |node: NodeId| {
             let silent_us = meta.member(node).map(|member| leader.silent_us(member, now_us));

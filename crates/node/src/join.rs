@@ -72,7 +72,8 @@ pub(crate) fn find(
                     let port = at.map_or(0, |(_, at)| at.port);
                     let host = seed.host.clone();
                     let at = NodeAddress { host, port, bus_port: seed.bus_port };
-                    bus.learn_hint(met.node, at);
+                    // It was met there: what is remembered of it may be older.
+                    bus.learn_greeting(met.node, at);
                     met.ready.into_iter().for_each(|(node, at)| bus.learn_hint(node, at));
                     return;
                 }

@@ -331,7 +331,7 @@ impl Node {
     /// Asks for a command of the metadata log, on behalf of an operator. Not answered: [`Node::meta`] shows
     /// what came of it.
     pub fn propose(&self, command: Command) {
-        self.face.log.propose(command, false);
+        self.outside().propose(command);
     }
 
     /// Says goodbye, so that others take over at once, and ends.

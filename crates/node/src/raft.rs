@@ -114,10 +114,21 @@ pub struct LogStatus {
     pub learners: Vec<NodeId>,
 }
 
+/// Who proposes: a proposal goes from its node to one other and from there to who leads, no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// This node.
+    Here,
+    /// The node that it came from.
+    Node,
+    /// A node that passed it on.
+    Passed,
+}
+
 /// What is asked of the log's thread.
 #[derive(Debug)]
 enum Ask {
-    Propose { command: Command, is_forwarded: bool },
+    Propose(Command, Origin),
     Confirm { term: u64, token: u64 },
     Call(NodeId, RaftCall),
     Reply(NodeId, RaftCall),
@@ -186,8 +197,8 @@ impl Log {
     }
 
     /// Asks for a command to be appended, here or by who leads. It may be lost without a word.
-    pub(crate) fn propose(&self, command: Command, is_forwarded: bool) {
-        self.ask(Ask::Propose { command, is_forwarded });
+    pub(crate) fn propose(&self, command: Command, origin: Origin) {
+        self.ask(Ask::Propose(command, origin));
     }
 
     /// Asks a quorum whether this node still leads in this term.
@@ -268,9 +279,7 @@ async fn run(
     let is_changing = Arc::new(AtomicBool::new(false));
     while let Some(ask) = asked.recv().await {
         match ask {
-            Ask::Propose { command, is_forwarded } => {
-                propose(&raft, &bus, command, is_forwarded).await;
-            }
+            Ask::Propose(command, origin) => propose(&raft, &bus, command, origin).await,
             Ask::Confirm { term, token } => drop(confirms.try_send((term, token))),
             Ask::Call(from, call) => {
                 tokio::spawn(net::answer(raft.clone(), Arc::clone(&bus), from, call));
@@ -377,32 +386,28 @@ async fn confirm_all(raft: RaftNode, mut asked: mpsc::Receiver<(u64, u64)>, even
     }
 }
 
-async fn propose(raft: &RaftNode, bus: &Bus, command: Command, is_forwarded: bool) {
+async fn propose(raft: &RaftNode, bus: &Bus, command: Command, origin: Origin) {
     let metrics = raft.metrics();
-    let (led, leader) = {
-        let now = metrics.borrow_watched();
-        (term_led(&now), now.current_leader.map(NodeId))
-    };
-    if led.is_some() {
+    let now = metrics.borrow_watched().clone();
+    if term_led(&now).is_some() {
         if let Err(error) = raft.client_write_ff(Proposal(command), None).await {
             tracing::debug!("a proposal is lost: {error}");
         }
         return;
     }
-    if is_forwarded {
-        return;
-    }
-    match leader.filter(|leader| *leader != bus.me) {
-        Some(leader) => bus.send(leader, &Frame::Propose { command, is_forwarded: true }),
-        // A node that does not know yet who leads asks all; they pass it on once.
-        None => {
-            let frame = Frame::Propose { command, is_forwarded: false };
-            let is_alone = metrics.borrow_watched().membership_config.voter_ids().next().is_none();
-            let ask = |node| bus.send(node, &frame);
-            if is_alone {
-                bus.nodes().into_iter().for_each(ask);
-            }
+    let leader = now.current_leader.map(NodeId).filter(|leader| *leader != bus.me);
+    // A node that was told nothing yet asks all that it knows of; they pass it on once.
+    let knows_nobody = now.membership_config.voter_ids().next().is_none();
+    match (origin, leader) {
+        (Origin::Passed, _) => {}
+        (Origin::Here | Origin::Node, Some(leader)) => {
+            bus.send(leader, &Frame::Propose { command, is_forwarded: true });
         }
+        (Origin::Here, None) if knows_nobody => {
+            let frame = Frame::Propose { command, is_forwarded: false };
+            bus.nodes().into_iter().for_each(|node| bus.send(node, &frame));
+        }
+        (Origin::Here | Origin::Node, None) => {}
     }
 }
 

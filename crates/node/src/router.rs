@@ -3,12 +3,13 @@
 use crate::applier::{Call, Phase, asker};
 use crate::bus::{Bus, Sink};
 use crate::control::{Event, Published};
-use crate::raft::Log;
+use crate::raft::{Log, Origin};
 use hypercache_cluster::bus::{Frame, Lane};
 use hypercache_cluster::host::{Host, Outside, PeerSeen, Seen};
-use hypercache_cluster::ids::NodeId;
+use hypercache_cluster::ids::{Member, NodeId, PartitionId};
 use hypercache_cluster::message::{Message, SealAck};
 use hypercache_cluster::meta::Command;
+use hypercache_cluster::plan::{Limits, plan};
 use hypercache_stdx::clock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -65,10 +66,8 @@ impl Sink for Router {
             Frame::Grant(grant) => self.call(Call::Grant(grant)),
             Frame::HandOver { partition, to } => self.call(Call::HandOver(partition, to)),
             Frame::Propose { command, is_forwarded } => {
-                self.log
-                    .get()
-                    .into_iter()
-                    .for_each(|log| log.propose(command.clone(), is_forwarded));
+                let origin = if is_forwarded { Origin::Passed } else { Origin::Node };
+                self.event(Event::Propose { command, origin });
             }
             Frame::RaftCall(call) => {
                 self.log.get().into_iter().for_each(|log| log.on_call(from, call.clone()));
@@ -110,7 +109,7 @@ impl Outside for Face {
     }
 
     fn propose(&self, command: Command) {
-        self.log.propose(command, false);
+        self.router.event(Event::Propose { command, origin: Origin::Here });
     }
 
     fn sealed(&self, ack: SealAck) {
@@ -132,5 +131,22 @@ impl Outside for Face {
             queued_bytes: (peer.data.queued + peer.control.queued) as u64,
         });
         Seen { leader: log.leader, term: log.term, voters: log.voters, peers: peers.collect() }
+    }
+
+    fn plan(&self) -> Vec<String> {
+        let meta = self.published.get();
+        // Who does not lead has heard of nobody lately; it goes by who can be reached.
+        let runs = |member: Member| member.node == self.bus.me || self.bus.is_up(member.node);
+        plan(&meta, &runs, Limits::default()).iter().map(ToString::to_string).collect()
+    }
+
+    fn ask_hand_over(&self, partition: PartitionId, to: Member) {
+        let meta = self.published.get();
+        let primary = meta.partitions.get(&partition).map(|config| config.primary.node);
+        match primary {
+            Some(node) if node == self.bus.me => self.router.call(Call::HandOver(partition, to)),
+            Some(node) => self.bus.send(node, &Frame::HandOver { partition, to }),
+            None => {}
+        }
     }
 }

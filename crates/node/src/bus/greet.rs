@@ -204,6 +204,9 @@ fn check_hello(bus: &Bus, hello: &Hello) -> Result<u8, String> {
     if hello.to.0 != 0 && hello.to != bus.me {
         return Err(format!("this is node {:016x}, not {:016x}", bus.me.0, hello.to.0));
     }
+    if bus.is_removed(hello.from) {
+        return Err("it was removed from this cluster".to_owned());
+    }
     if hello.from == bus.me || hello.from.0 == 0 {
         return Err("this is the node itself".to_owned());
     }

@@ -228,9 +228,15 @@ impl Outgoing {
     }
 
     fn connect(&self, bus: &Arc<Bus>, peer: &Peer) -> Result<TcpStream, String> {
-        let at = peer.address().ok_or("its address is not known")?;
         let greeting = Greeting { bus, lane: self.lane, to: peer.node };
-        let (stream, others) = greet::connect(&greeting, &at.host, at.bus_port)?;
+        let mut met = Err("its address is not known".to_owned());
+        for at in peer.addresses() {
+            met = greet::connect(&greeting, &at.host, at.bus_port);
+            if met.is_ok() {
+                break;
+            }
+        }
+        let (stream, others) = met?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT)).map_err(|e| e.to_string())?;
         others.ready.into_iter().for_each(|(node, at)| bus.learn_hint(node, at));
         Ok(stream)

@@ -32,7 +32,6 @@ struct Inner {
     lease: HeldLease,
     slots: Vec<Slot>,
     expelled: Option<String>,
-    hand_overs: usize,
 }
 
 /// See the module's text.
@@ -161,10 +160,6 @@ impl Toy {
     pub(crate) fn expelled(&self) -> Option<String> {
         self.lock().expelled.clone()
     }
-
-    pub(crate) fn hand_overs(&self) -> usize {
-        self.lock().hand_overs
-    }
 }
 
 impl Host for Toy {
@@ -212,7 +207,6 @@ impl Host for Toy {
 
     fn hand_over(&self, partition: PartitionId, to: Member) {
         let mut inner = self.lock();
-        inner.hand_overs += 1;
         self.step(&mut inner, usize::from(partition.0), |partition, cx| {
             partition.hand_over(to, cx)
         });
@@ -224,7 +218,7 @@ impl Host for Toy {
 }
 
 /// A port that is free just now.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     listener.local_addr().expect("it is bound").port()
 }
@@ -265,12 +259,11 @@ impl Process {
         toy.outside.set(node.outside()).expect("it is set once");
         Process { node, toy, options: options.clone() }
     }
+}
 
-    /// Primaries that this process has, by what it knows.
-    pub(crate) fn primaries(&self) -> usize {
-        let (me, meta) = (self.toy.member(), self.toy.meta());
-        meta.partitions.values().filter(|config| Some(config.primary) == me).count()
-    }
+/// Starts a node that is not expected to start.
+pub(crate) fn try_start(options: &Options) -> Result<Node, String> {
+    hypercache_node::start(options.clone(), Toy::new(options.settings.clone()))
 }
 
 /// Waits for something.
