@@ -174,6 +174,12 @@ impl Leader {
         now_us.saturating_sub(last)
     }
 
+    /// Whether the member was heard lately. Unlike [`Leader::is_heard`] this gives a new leader no time to
+    /// hear of members that ran before it: one that does not may be a start that is over.
+    fn was_heard(&self, member: Member, now_us: u64, settings: &Settings) -> bool {
+        self.heard_us.contains_key(&member) && self.is_heard(member, now_us, settings)
+    }
+
     /// Whether the member runs as far as is known here.
     fn is_heard(&self, member: Member, now_us: u64, settings: &Settings) -> bool {
         self.silent_us(member, now_us) < 2 * settings.lease_us

@@ -97,7 +97,7 @@ impl Leader {
         }
         let mut live = (at.meta.nodes.keys())
             .filter_map(|node| at.meta.member(*node))
-            .filter(|m| at.meta.is_alive(*m) && self.is_heard(*m, now_us, at.settings));
+            .filter(|m| at.meta.is_alive(*m) && self.was_heard(*m, now_us, at.settings));
         let count = live.clone().count();
         if count == 0 {
             return;
