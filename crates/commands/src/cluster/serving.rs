@@ -270,8 +270,14 @@ pub(crate) fn note_needs_of_queue(cx: &mut Cx<'_>, plane: &Plane, multi: &Multi)
 fn note_needs_of(cx: &mut Cx<'_>, plane: &Plane, asked: Asked<'_>) {
     let (keyspace, db) = (cx.keys.keyspace(), cx.keys.db);
     let durability = asked.durability(plane);
+    let has_keys = asked.first_key().is_some();
     let (needs, mut last) = (&mut cx.worker.needs, None);
     cx.keys.each_held(|number, shard| {
+        let write = shard.last_write(number);
+        if !has_keys && write.is_none() {
+            // It holds all partitions, and did nothing to this one.
+            return;
+        }
         let need = shard.need(number, durability, |partition, plane| {
             if asked.reads_more() {
                 return read_rule_of_all(partition);
@@ -283,7 +289,7 @@ fn note_needs_of(cx: &mut Cx<'_>, plane: &Plane, asked: Asked<'_>) {
             });
             rule
         });
-        last = shard.last_write(number).or(last);
+        last = write.or(last);
         add(needs, need);
     });
     if last.is_some() {
