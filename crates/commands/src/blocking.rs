@@ -394,7 +394,7 @@ fn serve_partition(shared: &Shared, worker: &mut Worker, partition: u16) {
         let (reply, entry) = (Reply::new(&mut out, Version::V2), crate::table::unknown());
         let (session, blocking) = (&mut session, Blocking::Denied);
         let mut cx = Cx { shared, worker, session, keys, reply, entry, blocking };
-        if cx.keys.may_remove(partition) {
+        if cx.keys.may_serve(partition) {
             // What lacks a target is left for the next turn.
             let _left = serve(&mut cx);
         }

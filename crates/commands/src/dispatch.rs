@@ -1,9 +1,12 @@
 //! From arguments to reply: the checks around a command, the locks it needs, and what is counted.
 //! Hot path.
 
+mod clustered;
+
 use crate::acl::{self, Denied};
 use crate::blocking::{Blocking, serve_ready};
 use crate::client::ClientFlags;
+use crate::cluster::plane::Plane;
 use crate::cluster::{self, serving};
 use crate::commandlog;
 use crate::context::{Cx, Worker};
@@ -132,6 +135,9 @@ pub struct Executor<'a> {
     is_ordinary: bool,
     /// Whether the client's user may do everything.
     is_unrestricted: bool,
+    /// On a node of a cluster, in which plain commands go their own way: see [`clustered`]. Only while it
+    /// would be ordinary otherwise.
+    plane: Option<&'a Plane>,
     /// Plain executions of the context's current command that are not noted yet, and how many of
     /// them failed.
     run: (u32, u32),
@@ -154,7 +160,13 @@ fn is_ordinary(shared: &Shared, session: &Session, timer: &Timer) -> bool {
         && hot.notify.load(Relaxed) == 0
         && !hot.measures()
         && shared.pause.until_ms.load(Relaxed) == 0
-        && shared.cluster.plane().is_none()
+}
+
+/// Whether plain commands go the shortest way, or that of a node of a cluster with its data plane.
+fn ordinary<'a>(shared: &'a Shared, session: &Session, timer: &Timer) -> (bool, Option<&'a Plane>) {
+    let is_ordinary = is_ordinary(shared, session, timer);
+    let plane = shared.cluster.plane().map(|plane| &**plane);
+    (is_ordinary && plane.is_none(), plane.filter(|_| is_ordinary))
 }
 
 impl<'a> Executor<'a> {
@@ -172,10 +184,10 @@ impl<'a> Executor<'a> {
         let reply = Reply::new(out, session.version);
         let entry = crate::table::unknown();
         keys.touch = !session.client.has(ClientFlags::NO_TOUCH);
-        let is_ordinary = is_ordinary(shared, session, timer);
+        let (is_ordinary, plane) = ordinary(shared, session, timer);
         let is_unrestricted = acl::is_unrestricted(shared, session);
         let cx = Cx { shared, worker, session, keys, reply, entry, blocking: Blocking::Allowed };
-        Executor { cx, timer, is_ordinary, is_unrestricted, run: (0, 0) }
+        Executor { cx, timer, is_ordinary, is_unrestricted, plane, run: (0, 0) }
     }
 
     /// Whether requests may have to wait for the end of CLIENT PAUSE.
@@ -282,6 +294,13 @@ impl<'a> Executor<'a> {
     /// Runs one request and appends the reply.
     #[inline(never)]
     pub fn execute(&mut self, request: &Request<'a>) {
+        if self.plane.is_some()
+            && let (Some(entry), Some(at)) = (request.entry, request.first_key)
+            && entry.is_plain_with(request.args.len())
+            && self.allows(entry, || request.args)
+        {
+            return self.execute_plain_in_cluster(request.args, entry, at);
+        }
         self.end_run();
         let mark = self.cx.reply.output().mark();
         let resolved = resolve(request);
@@ -322,7 +341,7 @@ impl<'a> Executor<'a> {
         self.cx.keys.touch = !self.cx.session.client.has(ClientFlags::NO_TOUCH);
         // CONFIG SET may change the limit, and scripts and transactions may write much.
         self.cx.worker.note_room(self.cx.shared);
-        self.is_ordinary = is_ordinary(self.cx.shared, self.cx.session, self.timer);
+        (self.is_ordinary, self.plane) = ordinary(self.cx.shared, self.cx.session, self.timer);
         self.is_unrestricted = acl::is_unrestricted(self.cx.shared, self.cx.session);
     }
 }

@@ -123,7 +123,14 @@ fn evict(shared: &Shared, worker: &mut Worker, limit: u64) -> bool {
 
 /// Removes some keys; returns how many: 0 if there was none that may go.
 fn evict_some(shared: &Shared, worker: &mut Worker, choice: Choice) -> usize {
-    shared.keyspace.uses.take_newcomers(|at, score| worker.candidates.pool.offer(score, at));
+    let plane = shared.cluster.plane();
+    // Newcomers in copies of other nodes' partitions are for these to evict.
+    let is_own = |at| plane.is_none_or(|plane| plane.is_served(partition_and_db(at).0));
+    shared.keyspace.uses.take_newcomers(|at, score| {
+        if is_own(at) {
+            worker.candidates.pool.offer(score, at);
+        }
+    });
     for _ in 0..DRAWS_MAX {
         let wanted = draw(shared, worker, choice);
         let taken = worker.candidates.pool.take(wanted.clamp(1, BATCH_MAX));

@@ -466,3 +466,50 @@ fn scripts_and_transactions_keep_to_their_slot_and_node() {
     c.settle();
     assert!(c.run(p, "EXEC").starts_with("-MOVED"), "it went elsewhere meanwhile");
 }
+
+#[test]
+fn what_is_about_all_keys_is_about_those_of_the_primary() {
+    let mut c = Cluster::new(2, 1, &[("durability", "sync")]);
+    let keys: Vec<String> = (0..300).map(|n| format!("k{n}")).collect();
+    for key in &keys {
+        let p = c.primary_of(key);
+        c.run(p, &format!("SET {key} v"));
+    }
+    c.deliver();
+    let mine = keys.iter().filter(|key| c.primary_of(key) == 0).count();
+    assert_eq!(c.run(0, "DBSIZE"), format!(":{mine}\r\n"));
+    assert!(c.run(0, "KEYS *").starts_with(&format!("*{mine}\r\n")));
+    c.forget(0);
+    assert_eq!(c.run(0, "FLUSHALL"), "+OK\r\n");
+    assert_eq!(c.verdict(0), Verdict::Wait);
+    c.deliver();
+    assert_eq!(c.verdict(0), Verdict::Leave);
+    let sizes: Vec<String> = (0..3).map(|n| c.run(n, "DBSIZE")).collect();
+    assert_eq!(sizes[0], ":0\r\n");
+    let left: usize =
+        sizes.iter().map(|size| size[1..].trim().parse::<usize>().expect("a number")).sum();
+    assert_eq!(left, keys.len() - mine);
+}
+
+#[test]
+fn a_replica_serves_those_who_wait_to_read() {
+    use hypercache_commands::blocking::serve_unserved;
+    use hypercache_commands::shared::{Mailbox, Message as Mail};
+    let mut c = Cluster::new(3, 1, &[]);
+    let p = c.primary_of("stream");
+    let other = (p + 1) % 3;
+    let shared = Arc::clone(&c.nodes[other].harness.shared);
+    assert!(shared.mailboxes.set(vec![Mailbox::new(Box::new(|| {}))]).is_ok(), "set once");
+    c.run(other, "READONLY");
+    assert_eq!(c.read_at(other, "XREAD BLOCK 0 STREAMS stream $"), "");
+    assert!(c.run(p, "XADD stream 1-1 f v").starts_with('$'));
+    c.settle();
+    serve_unserved(&shared, &mut c.nodes[other].harness.worker);
+    let mail = shared.mailboxes.get().expect("set above")[0].take();
+    let is_answer = |mail: &Mail| {
+        matches!(mail, Mail::Unblock { reply, need: Need::Leave { .. }, .. }
+            if reply.bytes.windows(3).any(|bytes| bytes == b"1-1"))
+    };
+    assert!(mail.iter().any(is_answer), "{mail:?}");
+    assert!(!shared.keyspace.has_unserved());
+}

@@ -19,6 +19,10 @@ use tracing::{info, warn};
 /// How long a start waits until the node is one of a cluster. Then it serves: it may be one later.
 const READY_WAIT: Duration = Duration::from_secs(3);
 
+/// Records of a partition that are kept for a copy that comes back: 64 MiB if a node has all partitions. A
+/// copy that missed more gets the partition anew, a thousandth of the data.
+const LOG_BYTES_MAX: usize = 64 << 10;
+
 /// A node of a cluster that runs.
 #[derive(Debug)]
 pub(crate) struct Clustered {
@@ -130,7 +134,7 @@ fn options(config: &Config) -> Result<Options, String> {
         min_sync: number(config, "min-sync-replicas") as u8,
         replica_reads: config.is_on("cluster-replica-reads"),
         zone: number(config, "cluster-zone"),
-        settings: Settings::default(),
+        settings: Settings { log_bytes_max: LOG_BYTES_MAX, ..Settings::default() },
     })
 }
 

@@ -8,7 +8,9 @@ use super::durability::stricter;
 use super::plane::Plane;
 use crate::client::{Client, ClientFlags};
 use crate::context::Cx;
-use crate::keyspace::{Refused, Wish, is_clean, partition_of, read_rule, read_rule_of_all};
+use crate::keyspace::{
+    Located, Refused, Wish, is_clean, partition_of, read_rule, read_rule_of_all,
+};
 use crate::session::Multi;
 use crate::table::{Entry, Flags};
 use hypercache_cluster::gate::{Durability, Need};
@@ -183,6 +185,45 @@ fn admit_asked(
     admitted.map_err(|why| Refusal { why, slot: slot_of(first) })
 }
 
+/// As [`admit`], for a plain command whose one key was located.
+///
+/// # Errors
+/// Why not.
+#[inline]
+pub(crate) fn admit_one(
+    cx: &Cx<'_>,
+    plane: &Plane,
+    entry: &Entry,
+    (key, at): (&[u8], &Located),
+) -> Result<(), Refusal> {
+    let Some(shard) = cx.keys.held_one(at.partition) else { return Ok(()) };
+    let (now_us, db) = (clock::boot_us(), cx.keys.db);
+    let wish = Wish {
+        is_write: entry.row.flags.has(Flags::WRITE),
+        takes_copies: cx.session.client.has(ClientFlags::READS_COPIES),
+        durability: plane.durability_of(key),
+        now_us,
+    };
+    let admitted =
+        shard.admit(&wish, |partition, plane| is_clean(partition, plane, (db, at.hash), now_us));
+    admitted.map_err(|why| Refusal { why, slot: slot_of(key) })
+}
+
+/// As [`note_needs`], for a plain command whose one key was located.
+#[inline]
+pub(crate) fn note_need_of_one(cx: &mut Cx<'_>, plane: &Plane, (key, at): (&[u8], &Located)) {
+    let db = cx.keys.db;
+    let Some(shard) = cx.keys.held_one(at.partition) else { return };
+    let need = shard.need(at.partition, plane.durability_of(key), |partition, plane| {
+        read_rule(partition, plane, db, at.hash)
+    });
+    let last = shard.last_write(at.partition);
+    add(&mut cx.worker.needs, need);
+    if last.is_some() {
+        cx.session.make_cold().last_write = last;
+    }
+}
+
 /// Whether a command may be queued, or subscribe to channels of a slot: as far as is known without locks.
 ///
 /// # Errors
@@ -229,8 +270,14 @@ pub(crate) fn note_needs_of_queue(cx: &mut Cx<'_>, plane: &Plane, multi: &Multi)
 fn note_needs_of(cx: &mut Cx<'_>, plane: &Plane, asked: Asked<'_>) {
     let (keyspace, db) = (cx.keys.keyspace(), cx.keys.db);
     let durability = asked.durability(plane);
+    let has_keys = asked.first_key().is_some();
     let (needs, mut last) = (&mut cx.worker.needs, None);
     cx.keys.each_held(|number, shard| {
+        let write = shard.last_write(number);
+        if !has_keys && write.is_none() {
+            // It holds all partitions, and did nothing to this one.
+            return;
+        }
         let need = shard.need(number, durability, |partition, plane| {
             if asked.reads_more() {
                 return read_rule_of_all(partition);
@@ -242,7 +289,7 @@ fn note_needs_of(cx: &mut Cx<'_>, plane: &Plane, asked: Asked<'_>) {
             });
             rule
         });
-        last = shard.last_write(number).or(last);
+        last = write.or(last);
         add(needs, need);
     });
     if last.is_some() {

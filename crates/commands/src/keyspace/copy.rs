@@ -108,7 +108,7 @@ impl Copy<'_> {
         let (hasher, at) = (self.shard.hasher, (self.partition, effect.db));
         let db = dbs.get_or_insert_with(effect.db, || {
             let mut db = self.keyspace.new_db_apart(hasher, at, self.now_ms);
-            db.set_keeps_expired(true);
+            db.set_keeps_expired(self.shard.is_foreign);
             db
         });
         apply(effect, hasher.hash(effect.key), db);

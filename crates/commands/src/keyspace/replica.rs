@@ -318,6 +318,12 @@ impl<'a> Keys<'a> {
         self.seen_shard(partition).is_some_and(Shard::may_remove)
     }
 
+    /// Whether those may be served now who wait for keys of a partition that is held: not while it changes
+    /// hands. Of another node's they only wait to read.
+    pub(crate) fn may_serve(&self, partition: u16) -> bool {
+        self.seen_shard(partition).is_some_and(|shard| shard.is_foreign || shard.may_remove())
+    }
+
     /// A partition that is held.
     pub(crate) fn held_one(&self, partition: u16) -> Option<&Shard> {
         self.seen_shard(partition)

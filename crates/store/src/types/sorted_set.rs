@@ -420,7 +420,7 @@ impl<'a> Iterator for Iter<'a> {
             let len = self.left.min(there);
             self.left -= len;
             if self.is_reverse {
-                self.at += 1 - len;
+                self.at = self.at + 1 - len;
                 done = self.items.range(self.at..self.at + len).rev().fold(done, &mut f);
             } else {
                 done = self.items.range(self.at..self.at + len).fold(done, &mut f);
