@@ -17,6 +17,7 @@ use crate::table::{Core, Hint, Place, Table, prefetch_value};
 use crate::types::{Collection, Kind, Object};
 use crate::wheel::Wheel;
 use hypercache_stdx::hash::KeyHasher;
+use std::mem::offset_of;
 use std::sync::Arc;
 
 /// A key with its hash.
@@ -76,13 +77,13 @@ pub struct Db {
     table: Table,
     /// What is kept of uses.
     mode: Mode,
+    tally: Tally,
     wheel: Wheel,
     /// Keys that have a deadline.
     expires: usize,
     /// Keys that hold something with a deadline of its own, as a field of a hash.
     timed: usize,
     entry_bytes: usize,
-    tally: Tally,
 }
 
 impl std::fmt::Debug for Db {
@@ -92,6 +93,9 @@ impl std::fmt::Debug for Db {
 }
 
 impl Db {
+    /// What a use under a policy that learns changes beside the entry: where in a database, and its bytes.
+    pub const TALLY: (usize, usize) = (offset_of!(Db, tally), size_of::<Tally>());
+
     /// An empty database at the time `now_ms`.
     #[must_use]
     pub fn new(hasher: KeyHasher, now_ms: u64) -> Self {
