@@ -17,6 +17,7 @@ use hypercache_protocol::reply::Reply;
 use hypercache_stdx::{clock, rng::Rng};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// The state of one worker that commands use.
 #[derive(Debug)]
@@ -43,8 +44,9 @@ pub struct Worker {
     pub needs: Vec<Need>,
     /// In a cluster: the slot of the keys of the script that runs, once it is known.
     pub script_slot: Option<u16>,
-    /// See [`bytes_until_full`].
+    /// See [`bytes_until_full`], and the limit that it was computed for.
     bytes_until_full: isize,
+    limit: u64,
     /// What was sent by MIGRATE and waits for a script to end; no more than run at a time.
     pub unsettled: VecDeque<Box<Migration>>,
 }
@@ -68,21 +70,34 @@ impl Worker {
             needs: Vec::new(),
             script_slot: None,
             bytes_until_full: bytes_until_full(shared, 0),
+            limit: shared.config.hot.maxmemory.load(Relaxed),
             unsettled: VecDeque::new(),
         }
     }
 
-    /// Reads the clock for a new turn, and how much room there is.
+    /// Reads the clock for a new turn, and once a millisecond how much room there is: that is a line of
+    /// the cache from each worker.
     #[inline]
     pub fn begin_turn(&mut self, shared: &Shared) {
-        self.now_ms = clock::now_ms();
-        self.note_room(shared);
+        let now_ms = clock::now_ms();
+        if now_ms != self.now_ms {
+            self.now_ms = now_ms;
+            self.note_room(shared);
+        }
     }
 
     /// Notes how much memory there is for writes.
-    #[inline]
     pub(crate) fn note_room(&mut self, shared: &Shared) {
+        self.limit = shared.config.hot.maxmemory.load(Relaxed);
         self.bytes_until_full = bytes_until_full(shared, self.stats.bytes());
+    }
+
+    /// Notes the limit, if it is another one now.
+    #[inline]
+    pub(crate) fn note_limit(&mut self, shared: &Shared) {
+        if self.limit != shared.config.hot.maxmemory.load(Relaxed) {
+            self.note_room(shared);
+        }
     }
 
     /// Whether there is surely memory for a write.

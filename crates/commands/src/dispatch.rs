@@ -339,8 +339,7 @@ impl<'a> Executor<'a> {
         self.cx.keys.db = self.cx.session.db;
         self.cx.reply.set_version(self.cx.session.version);
         self.cx.keys.touch = !self.cx.session.client.has(ClientFlags::NO_TOUCH);
-        // CONFIG SET may change the limit, and scripts and transactions may write much.
-        self.cx.worker.note_room(self.cx.shared);
+        self.cx.worker.note_limit(self.cx.shared);
         (self.is_ordinary, self.plane) = ordinary(self.cx.shared, self.cx.session, self.timer);
         self.is_unrestricted = acl::is_unrestricted(self.cx.shared, self.cx.session);
     }

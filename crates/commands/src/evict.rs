@@ -6,7 +6,7 @@
 //! here says which keys may go, and in which order.
 //!
 //! Whether there is room is one comparison for a write: each worker knows what its own bytes may grow to
-//! ([`bytes_until_full`]), anew each turn of its loop and whenever that is reached.
+//! ([`bytes_until_full`]), anew each millisecond and whenever that is reached.
 
 use crate::context::Worker;
 use crate::keyspace::{Gone, PARTITIONS, partition_and_db};

@@ -88,6 +88,14 @@ const _: () = assert!(
     "the head of the history must lie on one line"
 );
 
+/// Where in a shard the tally of its first database is.
+const TALLY: usize = offset_of!(Shard, dbs) + Db::TALLY.0;
+
+const _: () = assert!(
+    (LOCK_BYTES + TALLY) % LINE_BYTES <= LINE_BYTES - Db::TALLY.1,
+    "a tally must lie on one line"
+);
+
 impl Shard {
     fn new(hasher: KeyHasher, registered: &Arc<Sum>) -> Self {
         let dbs = Dbs::default();

@@ -21,6 +21,7 @@ use crate::tags::Tags;
 use crate::types::{Collection, Kind, Object};
 use crate::wheel::Wheel;
 use hypercache_stdx::hash::KeyHasher;
+use std::mem::offset_of;
 use std::sync::Arc;
 
 /// A key with its hash.
@@ -80,6 +81,7 @@ pub struct Db {
     table: Table,
     /// What is kept of uses.
     mode: Mode,
+    tally: Tally,
     wheel: Wheel,
     /// Keys that have a deadline.
     expires: usize,
@@ -87,7 +89,6 @@ pub struct Db {
     timed: usize,
     /// Of entries and of `tags`.
     entry_bytes: usize,
-    tally: Tally,
     /// Whether a key whose time is past stays until it is removed: this is a copy of another's, which
     /// decides.
     keeps_expired: bool,
@@ -102,6 +103,9 @@ impl std::fmt::Debug for Db {
 }
 
 impl Db {
+    /// What a use under a policy that learns changes beside the entry: where in a database, and its bytes.
+    pub const TALLY: (usize, usize) = (offset_of!(Db, tally), size_of::<Tally>());
+
     /// An empty database at the time `now_ms`.
     #[must_use]
     pub fn new(hasher: KeyHasher, now_ms: u64) -> Self {

@@ -1,7 +1,8 @@
 //! Where a key belongs, and the first steps towards it. Hot path.
 
-use super::{Keyspace, PARTITIONS, Shard};
+use super::{Keyspace, PARTITIONS, Shard, TALLY};
 use hypercache_protocol::slot::{SLOTS, SlotFinder, slot_of};
+use hypercache_store::evict::Mode;
 use hypercache_store::{Hint, prefetch_to_write};
 use std::mem::offset_of;
 
@@ -47,6 +48,10 @@ impl Keyspace {
         if is_write {
             let history = shard.data_ptr().wrapping_byte_add(offset_of!(Shard, history));
             prefetch_to_write(history.cast_const().cast());
+        }
+        if self.uses.mode() == Mode::Learned {
+            let tally = shard.data_ptr().wrapping_byte_add(TALLY);
+            prefetch_to_write(tally.cast_const().cast());
         }
         at.hint = self.core(at.partition, at.db).hint();
     }

@@ -235,8 +235,8 @@ impl Uses {
     pub fn hit_ratios(&self, db: u8, keys: &[f64]) -> Option<(u64, Vec<f64>)> {
         let watch = &self.curves[db as usize % DATABASES];
         let uses = watch.uses.load(Relaxed);
-        let curve = watch.curve();
-        let curve = curve.as_ref().filter(|_| uses > 0)?;
+        let mut curve = watch.curve();
+        let curve = curve.as_mut().filter(|_| uses > 0)?;
         Some((uses, keys.iter().map(|&keys| curve.hit_ratio(keys, uses)).collect()))
     }
 

@@ -8,8 +8,8 @@
 //! items are some two thousand of them. An insertion in the middle splits a chunk that is full, and
 //! moves the chunks behind it in the deque: 24 bytes each. Neighbours that became small are joined.
 //!
-//! **Tried**: chunks of 8 KiB as Redis' quicklist has them cost twice the time of 2 KiB at the front,
-//! where every push moves the chunk's bytes, and save nothing that is visible per item.
+//! **Tried**: chunks of 8 KiB as Redis' quicklist has them cost twice the time of 2 KiB at the front, while
+//! every push there moved the chunk's bytes, and save nothing that is visible per item.
 
 mod chunks;
 
