@@ -7,6 +7,8 @@
 mod greet;
 mod incoming;
 mod lane;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use greet::Met;
 pub use lane::LinkStatus;

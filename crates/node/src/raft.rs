@@ -148,6 +148,7 @@ const SNAPSHOT_EVERY: u64 = 4096;
 const KEPT_ENTRIES: u64 = 1024;
 /// A node that lags by more entries is not given a vote yet.
 const LAG_MAX: u64 = 256;
+const WATCH_PAUSE: Duration = Duration::from_millis(5);
 const CONFIRM_TIMEOUT: Duration = Duration::from_millis(300);
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -338,6 +339,8 @@ async fn watch(raft: RaftNode, status: Arc<Mutex<LogStatus>>, events: Events) {
             events(RaftEvent::Failed(error.to_string()));
             return;
         }
+        // A copy of all metrics for each answer of each voter would cost more than the answers.
+        tokio::time::sleep(WATCH_PAUSE).await;
         if metrics.changed().await.is_err() {
             return;
         }

@@ -6,6 +6,7 @@ use hypercache_cluster::ids::{NodeId, PARTITIONS};
 use hypercache_cluster::meta::{Command, MetaState};
 use hypercache_stdx::clock::mono_ms;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use support::{Outcome, Process, eventually, options};
 
 fn is_whole(meta: &MetaState, copies: usize) -> bool {
@@ -57,6 +58,12 @@ fn leader_of(nodes: &[&Process]) -> Option<NodeId> {
     nodes.iter().find_map(|node| node.node.status().log.leader.filter(|l| *l == node.node.me()))
 }
 
+/// Three nodes are enough for two cores.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static RUNS: Mutex<()> = Mutex::new(());
+    RUNS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn three(root: &Path) -> [Process; 3] {
     let first = options(&root.join("a"), &[]);
     let a = Process::start(&first);
@@ -75,6 +82,7 @@ fn three(root: &Path) -> [Process; 3] {
 
 #[test]
 fn three_nodes_form_a_cluster_and_survive_each_other() {
+    let _one = one_at_a_time();
     let root = tempfile::tempdir().expect("a directory");
     let [a, b, c] = three(root.path());
     write_all(&[&a, &b, &c], 1);
@@ -124,6 +132,7 @@ fn three_nodes_form_a_cluster_and_survive_each_other() {
 
 #[test]
 fn a_cluster_that_stopped_as_a_whole_comes_back_and_says_what_is_lost() {
+    let _one = one_at_a_time();
     let root = tempfile::tempdir().expect("a directory");
     let all = three(root.path());
     let ids = all.each_ref().map(|node| node.node.me());
@@ -157,6 +166,7 @@ fn a_cluster_that_stopped_as_a_whole_comes_back_and_says_what_is_lost() {
 
 #[test]
 fn a_goodbye_is_heard() {
+    let _one = one_at_a_time();
     let root = tempfile::tempdir().expect("a directory");
     let [a, b, c] = three(root.path());
     write_all(&[&a, &b, &c], 4);
@@ -168,6 +178,7 @@ fn a_goodbye_is_heard() {
 
 #[test]
 fn a_node_is_emptied_and_removed() {
+    let _one = one_at_a_time();
     let root = tempfile::tempdir().expect("a directory");
     let [a, b, c] = three(root.path());
     write_all(&[&a, &b, &c], 5);
@@ -185,6 +196,7 @@ fn a_node_is_emptied_and_removed() {
 
 #[test]
 fn strangers_are_refused() {
+    let _one = one_at_a_time();
     let root = tempfile::tempdir().expect("a directory");
     let first = options(&root.path().join("a"), &[]);
     let a = Process::start(&first);
