@@ -36,6 +36,8 @@ mod protocol;
 mod script_patterns;
 #[path = "main/scripts.rs"]
 mod scripts;
+#[path = "main/stampede.rs"]
+mod stampede;
 #[path = "main/surface.rs"]
 mod surface;
 #[path = "main/tracking.rs"]

@@ -289,6 +289,20 @@ pub const SETTINGS: &[Setting] = &[
         "Clients that may wait in HC.GET for one key; further ones are told at once that it is loaded.",
     ),
     live(
+        "memory-price-per-gib-month",
+        Kind::Checked(dollars),
+        "0",
+        |s, v| s.config.hot.memory_price.store(millionths(v), Relaxed),
+        "What a GiB of memory costs for a month in USD, for HC.ADVICE; 0: it tells no costs.",
+    ),
+    live(
+        "miss-cost-usd-per-million",
+        Kind::Checked(dollars),
+        "0",
+        |s, v| s.config.hot.miss_price.store(millionths(v), Relaxed),
+        "What a million misses cost in USD, for HC.ADVICE; 0: it tells no costs.",
+    ),
+    live(
         "refresh-ahead-percent",
         Kind::Int(0, 1000),
         "100",
@@ -677,6 +691,18 @@ fn signed(text: &str) -> i64 {
 
 fn bytes(text: &str) -> u64 {
     size::parse_bytes(text.as_bytes()).unwrap_or(0)
+}
+
+fn dollars(text: &str) -> Result<String, String> {
+    let valid = text.parse().is_ok_and(|n: f64| (0.0..=1e9).contains(&n));
+    valid
+        .then(|| text.to_owned())
+        .ok_or_else(|| "argument must be a number from 0 to 1e9".to_owned())
+}
+
+/// A number that [`dollars`] let pass, times a million.
+fn millionths(text: &str) -> u64 {
+    (text.parse::<f64>().unwrap_or_default() * 1e6) as u64
 }
 
 fn octal(text: &str) -> Result<String, String> {

@@ -7,6 +7,7 @@
 
 pub mod acl;
 mod acl_command;
+mod advice;
 pub mod blocking;
 pub mod charge;
 pub mod client;
@@ -18,6 +19,9 @@ pub mod context;
 pub mod dispatch;
 pub mod error;
 pub mod evict;
+pub mod hot_keys;
+mod hot_keys_command;
+pub mod key_sample;
 pub mod keyspace;
 pub mod leases;
 pub mod leftover;

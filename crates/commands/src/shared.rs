@@ -6,6 +6,8 @@ use crate::blocking::Blocked;
 use crate::client::{Client, Clients};
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::hot_keys::HotKeys;
+use crate::key_sample::KeySample;
 use crate::keyspace::Keyspace;
 use crate::latency::LatencyMonitor;
 use crate::leftover::Leftovers;
@@ -146,6 +148,10 @@ pub struct Shared {
     pub keyspace: Keyspace,
     /// The settings.
     pub config: Config,
+    /// Which keys take the most.
+    pub hot_keys: HotKeys,
+    /// What the keys are like.
+    pub key_sample: KeySample,
     /// The users.
     pub acl: Accounts,
     /// The connections.
@@ -217,8 +223,12 @@ impl Shared {
         let cluster = Cluster::new(config.is_on("cluster-enabled"));
         let keyspace = Keyspace::new(secret);
         let blocked = Blocked::new(&keyspace.registered);
+        let hot_keys = HotKeys::new(workers, &keyspace.registered);
+        let key_sample = KeySample::new(&keyspace.registered);
         let shared = Arc::new(Shared {
             keyspace,
+            hot_keys,
+            key_sample,
             config,
             acl: Accounts::default(),
             clients: Clients::default(),

@@ -491,6 +491,8 @@ pub const FAMILIES: &[&[Command]] = &[
     crate::introspect::COMMANDS,
     crate::memory::COMMANDS,
     crate::miss_ratio::COMMANDS,
+    crate::advice::COMMANDS,
+    crate::hot_keys_command::COMMANDS,
     crate::latency::COMMANDS,
     crate::debug::COMMANDS,
 ];

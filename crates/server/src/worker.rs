@@ -9,6 +9,7 @@ mod accept;
 mod gate;
 mod memcached;
 mod output;
+mod sample;
 mod upkeep;
 
 pub(crate) use accept::Inbox;
@@ -117,6 +118,8 @@ struct Parsed {
     error: Option<ProtocolError>,
     /// Of a memcached client's request.
     refusal: Option<Refusal>,
+    /// Whether it is measured what it takes; see [`sample`].
+    is_sampled: bool,
     entry: Option<&'static Entry>,
     /// The same, if it runs as a plain command in ordinary state.
     plain: Option<&'static Entry>,
@@ -136,6 +139,7 @@ impl Parsed {
             owned: NONE,
             error: None,
             refusal: None,
+            is_sampled: false,
             entry: None,
             plain: None,
         }
@@ -218,6 +222,7 @@ pub(crate) struct Worker<D: Driver> {
     timeouts: BTreeSet<(u64, u64, Token)>,
     next_tick_ms: u64,
     ticks: u64,
+    sampling: sample::Sampling,
     /// Partition whose expiry goes on, while a round of it is not finished.
     expiring: Option<usize>,
     /// In a cluster: replies that wait.
@@ -251,6 +256,7 @@ impl<D: Driver> Worker<D> {
             timeouts: BTreeSet::new(),
             next_tick_ms: 0,
             ticks: 0,
+            sampling: sample::Sampling::default(),
             expiring: None,
             gates,
             memcached,
@@ -410,6 +416,7 @@ impl<D: Driver> Worker<D> {
         self.timer.begin(&self.shared);
         while next < feeds.len() {
             self.fill_window(&mut feeds, &mut next, &mut window);
+            self.sample(&mut window);
             self.prefetch(&mut window);
             let mut start = 0;
             for &(feed, end) in &window.runs {
@@ -572,7 +579,12 @@ impl<D: Driver> Worker<D> {
                     }
                     break;
                 }
-                executor.execute(&window.request(parsed, bytes));
+                let request = window.request(parsed, bytes);
+                if parsed.is_sampled {
+                    executor.execute_measured(&request);
+                } else {
+                    executor.execute(&request);
+                }
                 let session = executor.session();
                 if session.is_closing {
                     feed.is_stopped = true;

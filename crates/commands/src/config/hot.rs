@@ -33,6 +33,10 @@ pub struct Hot {
     pub leases_max: AtomicU64,
     pub lease_waiters_max: AtomicU64,
     pub refresh_ahead_percent: AtomicU64,
+    /// Of a GiB for a month, in millionths of a dollar.
+    pub memory_price: AtomicU64,
+    /// Of a million misses, in millionths of a dollar.
+    pub miss_price: AtomicU64,
     pub output_limits: RwLock<OutputLimits>,
     /// Of `partition-log-size`; what is in force is [`Hot::log_bytes`].
     pub log_bytes_max: AtomicU64,
@@ -62,6 +66,8 @@ impl Default for Hot {
             leases_max: AtomicU64::new(0),
             lease_waiters_max: AtomicU64::new(0),
             refresh_ahead_percent: AtomicU64::new(0),
+            memory_price: AtomicU64::new(0),
+            miss_price: AtomicU64::new(0),
             output_limits: RwLock::default(),
             log_bytes_max: AtomicU64::new(0),
             notify: AtomicU32::new(0),

@@ -161,6 +161,7 @@ impl<D: Driver> Worker<D> {
     fn tick(&mut self, now_ms: u64) {
         if self.commands.id == 0 {
             self.shared.sampler.sample(&self.shared, now_ms);
+            self.shared.hot_keys.tick(&self.shared, now_ms);
             let threshold_ms = self.shared.config.hot.latency_ms.load(Relaxed);
             self.shared.latency.note_growth(threshold_ms);
             hypercache_commands::memcached::flush_if_due(&self.shared, &mut self.commands, now_ms);
@@ -177,6 +178,7 @@ impl<D: Driver> Worker<D> {
             self.shared.resume_all();
         }
         settle_left(&self.shared, &mut self.commands);
+        self.shared.key_sample.draw(&self.shared, &mut self.commands);
         self.close_overdue(now_ms);
     }
 
