@@ -14,7 +14,7 @@ pub mod serving;
 pub(crate) mod testing;
 pub mod wait;
 
-use crate::client::Address;
+use crate::client::{Address, ClientFlags};
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
 use crate::session::Session;
@@ -170,7 +170,8 @@ fn own_address(cx: &Cx<'_>) -> NodeAddress {
 
 /// What the client of a command is to be told.
 pub(crate) fn face_of<'v>(cx: &Cx<'_>, view: &'v View) -> Face<'v> {
-    Face::new(view, cx.shared.cluster.seen(), own_address(cx), cx.worker.now_ms)
+    let face = Face::new(view, cx.shared.cluster.seen(), own_address(cx), cx.worker.now_ms);
+    face.showing_copies(cx.session.client.has(ClientFlags::READS_COPIES))
 }
 
 /// Removes a node for good, unless something would be lost with it.

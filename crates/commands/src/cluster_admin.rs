@@ -329,6 +329,10 @@ mod tests {
     #[test]
     fn clients_see_all_nodes() {
         let (mut h, _) = node_1(cluster(3), &[]);
+        let primaries = text(&mut h, "CLUSTER SLOTS");
+        let begin = "*3\r\n*3\r\n:0\r\n:5471\r\n*4\r\n$8\r\n10.0.0.1\r\n:7001\r\n$40\r\n";
+        assert!(primaries.starts_with(begin), "{primaries}");
+        h.run("READONLY");
         let slots = text(&mut h, "CLUSTER SLOTS");
         let begin = "*3\r\n*5\r\n:0\r\n:5471\r\n*4\r\n$8\r\n10.0.0.1\r\n:7001\r\n$40\r\n";
         assert!(slots.starts_with(begin), "{slots}");

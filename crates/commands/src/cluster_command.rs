@@ -1,7 +1,7 @@
 //! CLUSTER, and the commands by which cluster clients say where they will read.
 
 use crate::client::ClientFlags;
-use crate::cluster::face::{Face, node_name, shard_name};
+use crate::cluster::face::{Face, Shard, node_name, shard_name};
 use crate::cluster::{face_of, remove_node};
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
@@ -314,7 +314,7 @@ const CLUSTER: &[Command] = &[
         since: "7.0.0",
         arity: 2,
         run: shards,
-        summary: "The slots, and of each range the nodes that have it.",
+        summary: "The slots, and of each range its primary; its copies, too, after READONLY.",
         complexity: "O(N) in the number of nodes",
         examples: "> CLUSTER SHARDS\n(error) ERR This instance has cluster support disabled",
         ..BASE
@@ -333,7 +333,7 @@ const CLUSTER: &[Command] = &[
         name: "SLOTS",
         arity: 2,
         run: slots,
-        summary: "The slots, and of each range the nodes that have it, as lists.",
+        summary: "The slots, and of each range its primary, as lists; its copies, too, after READONLY.",
         complexity: "O(N) in the number of nodes",
         examples: "> CLUSTER SLOTS\n(error) ERR This instance has cluster support disabled",
         ..BASE
@@ -536,11 +536,11 @@ fn shards(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
     tell(cx, |face, reply| {
         let shards = face.shards();
         reply.array(shards.len());
-        for (nodes, ranges) in shards {
+        for Shard { nodes, runs } in shards {
             reply.map(2);
             reply.bulk(b"slots");
-            reply.array(2 * ranges.len());
-            for (first, last) in ranges {
+            reply.array(2 * runs.len());
+            for (first, last) in runs {
                 reply.int(i64::from(first));
                 reply.int(i64::from(last));
             }

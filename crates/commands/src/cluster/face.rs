@@ -1,9 +1,10 @@
 //! What cluster clients are told, made from what the cluster agreed on and what this node sees.
 //!
 //! Redis knows groups of one primary with its replicas, and a node is the one or the other. Here a node is
-//! primary of some partitions and replica of others. In CLUSTER SLOTS and SHARDS that has a natural form:
-//! ranges with the same primary and the same replicas make a shard. CLUSTER NODES has one role per node:
-//! every node is a `master` there, with the slots whose primary it is.
+//! primary of some partitions and replica of others, and clients exist that keep one role per node and
+//! take the last one that they are told (redis-py). So every node is told as a `master` with the slots whose
+//! primary it is. Only to who said READONLY, CLUSTER SLOTS and SHARDS name copies as well: ranges with the
+//! same primary and the same copies make a shard then.
 
 use super::View;
 use hypercache_cluster::host::{PeerSeen, Seen};
@@ -49,13 +50,29 @@ pub struct Face<'a> {
     /// Where this node is reached, where the agreed state does not say.
     own: NodeAddress,
     now_ms: u64,
+    shows_copies: bool,
+}
+
+/// Slots with the same primary and the same replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Who has them, the primary first.
+    pub nodes: Vec<NodeId>,
+    /// First and last slot of each run.
+    pub runs: Vec<(u16, u16)>,
 }
 
 impl<'a> Face<'a> {
     /// The face of a node at a time, in ms since the epoch.
     #[must_use]
     pub fn new(view: &'a View, seen: Seen, own: NodeAddress, now_ms: u64) -> Self {
-        Face { view, seen, own, now_ms }
+        Face { view, seen, own, now_ms, shows_copies: false }
+    }
+
+    /// The same for a client that reads from copies, or does not.
+    #[must_use]
+    pub fn showing_copies(self, shows_copies: bool) -> Self {
+        Face { shows_copies, ..self }
     }
 
     /// What is seen of the other nodes.
@@ -130,7 +147,7 @@ impl<'a> Face<'a> {
     /// All slots that somebody has, in order.
     #[must_use]
     pub fn ranges(&self) -> Vec<Range> {
-        self.ranges_by(|config| self.replicas(config))
+        self.ranges_by(|config| if self.shows_copies { self.replicas(config) } else { Vec::new() })
     }
 
     fn ranges_by(&self, replicas: impl Fn(&PartitionConfig) -> Vec<NodeId>) -> Vec<Range> {
@@ -153,10 +170,9 @@ impl<'a> Face<'a> {
         ranges
     }
 
-    /// The shards: who has what, and the slots of which that holds. A node that is primary of nothing is
-    /// one without slots.
+    /// The shards. A node that has nothing of any is one without slots.
     #[must_use]
-    pub fn shards(&self) -> Vec<(Vec<NodeId>, Vec<(u16, u16)>)> {
+    pub fn shards(&self) -> Vec<Shard> {
         let mut shards: BTreeMap<Vec<NodeId>, Vec<(u16, u16)>> = BTreeMap::new();
         for range in self.ranges() {
             let nodes = [vec![range.primary], range.replicas].concat();
@@ -166,7 +182,7 @@ impl<'a> Face<'a> {
         for (node, _) in self.nodes().filter(|(node, _)| !met.contains(node)) {
             shards.insert(vec![node], Vec::new());
         }
-        shards.into_iter().collect()
+        shards.into_iter().map(|(nodes, runs)| Shard { nodes, runs }).collect()
     }
 
     /// The node of a name, which may be shortened as long as it is the only one that begins so.

@@ -66,10 +66,10 @@ pub(crate) fn seen(nodes: u64, down: &[u64]) -> Seen {
     Seen { leader: Some(NodeId(1)), term: 3, voters, peers: (2..=nodes).map(peer).collect() }
 }
 
-/// The face of node 1 at 1,000,000 ms since the epoch.
+/// The face of node 1 at 1,000,000 ms since the epoch, for who reads from copies.
 pub(crate) fn face<'v>(view: &'v View, down: &[u64]) -> Face<'v> {
     let seen = seen(view.meta.nodes.len() as u64, down);
-    Face::new(view, seen, NodeAddress::default(), 1_000_000)
+    Face::new(view, seen, NodeAddress::default(), 1_000_000).showing_copies(true)
 }
 
 /// A runtime that notes what it is asked for.

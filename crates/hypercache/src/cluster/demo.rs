@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let ports = local.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     say(&format!("{nodes} nodes serve: {ports}"))?;
 
-    let load = Load::start(&local.addresses(), usize::from(options.clients), options.rate);
+    let mut load = Load::start(&local.addresses(), usize::from(options.clients), options.rate);
     let mut trial = Trial { options, kills: 0, due_ms: mono_ms() + trial_ms(options), away: None };
     let (end_ms, mut told) = (mono_ms() + 1000 * options.seconds, 0);
     while mono_ms() < end_ms && !is_stopped() {
@@ -75,10 +75,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         }
     }
     trial.end(&mut local)?;
-    say("the writers end; waiting until all copies are there")?;
-    let is_well = local.wait_until_well(FORMS, &is_stopped);
+    load.stop();
+    say("the writers ended; waiting until all copies are there")?;
+    let is_well = local.wait_until_well(FORMS, &|| false);
     let summary = Summary::of(load.counters(), trial.kills);
-    let found = load.finish();
+    let found = load.read_back();
     print(&summary.text(&found, options))?;
     is_well.context("the cluster did not mend itself")?;
     let is_broken = found.unread > 0 || found.lost > 0 && options.durability == "sync";

@@ -48,11 +48,12 @@ impl Counters {
     }
 }
 
-/// Writers at work.
+/// Writers at work, or what they did.
 #[derive(Debug)]
 pub(crate) struct Load {
     counters: Arc<Counters>,
     writers: Vec<JoinHandle<Vec<Fate>>>,
+    fates: Vec<Vec<Fate>>,
     seeds: Vec<Address>,
 }
 
@@ -88,7 +89,7 @@ impl Load {
             thread::spawn(move || write(writer, seeds, &counters, pause))
         };
         let writers = (0..writers).map(start).collect();
-        Load { counters, writers, seeds: seeds.to_vec() }
+        Load { counters, writers, fates: Vec::new(), seeds: seeds.to_vec() }
     }
 
     /// What is counted.
@@ -96,13 +97,17 @@ impl Load {
         &self.counters
     }
 
-    /// Ends the writers, and reads everything back that was acknowledged.
-    pub(crate) fn finish(self) -> Found {
+    /// Ends the writers.
+    pub(crate) fn stop(&mut self) {
         self.counters.is_ended.store(true, Relaxed);
-        // A writer that panicked has nothing to say, which the sum would hide.
-        let fates: Vec<Vec<Fate>> =
-            self.writers.into_iter().map(|w| w.join().expect("a writer does not panic")).collect();
-        let readers: Vec<_> = (fates.into_iter().enumerate())
+        // What a writer did that panicked would be missing from the sums, so that is not passed over.
+        let fates = self.writers.drain(..).map(|w| w.join().expect("a writer does not panic"));
+        self.fates.extend(fates);
+    }
+
+    /// Reads everything back that was acknowledged.
+    pub(crate) fn read_back(self) -> Found {
+        let readers: Vec<_> = (self.fates.into_iter().enumerate())
             .map(|(writer, fates)| {
                 let seeds = self.seeds.clone();
                 thread::spawn(move || read_back(writer, &fates, seeds))

@@ -55,12 +55,17 @@ fn shards_gather_ranges_and_nodes_without_slots() {
     }
     let view = view(meta);
     let shards = face(&view, &[]).shards();
+    let shard =
+        |nodes: &[u64], runs: &[(u16, u16)]| Shard { nodes: ids(nodes), runs: runs.to_vec() };
     let expected = [
-        (ids(&[1, 2]), vec![(0, 31), (48, 5471), (10928, 16383)]),
-        (ids(&[2, 1]), vec![(32, 47), (5472, 10927)]),
-        (ids(&[3]), vec![]),
+        shard(&[1, 2], &[(0, 31), (48, 5471), (10928, 16383)]),
+        shard(&[2, 1], &[(32, 47), (5472, 10927)]),
+        shard(&[3], &[]),
     ];
     assert_eq!(shards, expected);
+    let without_copies = face(&view, &[]).showing_copies(false).shards();
+    assert_eq!(without_copies[0], Shard { nodes: ids(&[1]), ..expected[0].clone() });
+    assert_eq!(without_copies.len(), 3);
 }
 
 #[test]
