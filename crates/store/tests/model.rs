@@ -4,9 +4,7 @@ use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::evict::{Mode, Order, Pool, Uses};
 use hypercache_store::types::{Collection, Hash, HashOp, Held, List, ListOp, Object, Record};
-use hypercache_store::{
-    Choice, Db, Due, EntryRef, Gain, Key, Mark, Payload, Sparse, Ttl, Was,
-};
+use hypercache_store::{Choice, Db, Due, EntryRef, Gain, Key, Mark, Payload, Sparse, Ttl, Was};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

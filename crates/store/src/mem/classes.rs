@@ -1,19 +1,19 @@
 //! Sizes of slots for entries.
 //!
-//! Steps are 8 bytes up to 256, then a sixteenth to a thirty-second of the size up to 1 KiB. Above, a
-//! size is what so many slots of a slab share, 16 to 31 of them, so that nothing is left at a slab's
-//! end; a slab is then as many pages as that takes. A value whose length is a power of two comes with
-//! its key to a little more, which is the largest of these numbers: 31 slots, and 3 % lost at most.
+//! Steps are 8 bytes up to 512, then 16 up to 1 KiB. Above, a size is what so many slots of a slab share,
+//! 16 to 31 of them, so that nothing is left at a slab's end; a slab is then as many pages as that takes.
+//! A value whose length is a power of two comes with its key to a little more, which is the largest of
+//! these numbers: 31 slots, and 3 % lost at most.
 //!
-//! On average 4 bytes are lost up to 256 bytes and 2 % above. Of mimalloc's and jemalloc's classes, four
-//! per doubling, it is 10 %.
+//! On average 4 bytes are lost up to 512 bytes, 8 up to 1 KiB, and 2 % above. Of mimalloc's and
+//! jemalloc's classes, four per doubling, it is 10 %.
 
 use super::class_size;
 
 /// Bytes of a page, of which slabs are made.
 pub(crate) const PAGE_BYTES: usize = 32 << 10;
 /// Sizes of slots.
-pub(crate) const CLASSES: usize = 128;
+pub(crate) const CLASSES: usize = 160;
 /// log2 of the pages of the longest slab.
 pub(crate) const ORDER_MAX: usize = 3;
 /// The longest slot.
@@ -53,13 +53,7 @@ const fn classes() -> [Class; CLASSES] {
     while bytes <= FINE_MAX {
         all[n] = Class::new(bytes, 0);
         n += 1;
-        bytes += if bytes < 256 {
-            8
-        } else if bytes < 512 {
-            16
-        } else {
-            32
-        };
+        bytes += if bytes < 512 { 8 } else { 16 };
     }
     let (mut order, mut slots) = (0, 31);
     while n < CLASSES {
@@ -119,7 +113,7 @@ mod tests {
             assert_eq!(Some(found), first, "{bytes} bytes");
             assert!(slot_size(bytes) >= bytes && slot_size(slot_size(bytes)) == slot_size(bytes));
         }
-        assert_eq!([1, 16, 17, 88, 280].map(slot_size), [16, 16, 24, 88, 288]);
+        assert_eq!([1, 16, 17, 88, 280].map(slot_size), [16, 16, 24, 88, 280]);
         assert_eq!([1048, 4120, SLOT_MAX].map(slot_size), [1056, 4224, SLOT_MAX]);
         assert_eq!(slot_size(SLOT_MAX + 1), class_size(SLOT_MAX + 1));
     }

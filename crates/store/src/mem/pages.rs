@@ -127,6 +127,11 @@ impl Pages {
         page
     }
 
+    /// Whether a run of `1 << order` pages can be taken without a further region.
+    pub(crate) fn has_run(&self, order: usize) -> bool {
+        !self.with_run[order].is_empty()
+    }
+
     /// Takes single pages out of those that are free.
     pub(crate) fn withhold(&mut self, region: usize, mask: u64) {
         let free = self.regions[region].free;

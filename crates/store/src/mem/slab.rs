@@ -18,10 +18,10 @@
 #[cfg(test)]
 mod tests;
 
-use super::classes::{CLASS, CLASSES, PAGE_BYTES};
+use super::classes::{CLASS, CLASSES, ORDER_MAX, PAGE_BYTES};
 use super::pages::{Pages, REGION_PAGES, run_mask};
 use super::region::REGION_BYTES;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
 /// No page.
@@ -128,6 +128,8 @@ pub struct Items {
     pub free: usize,
     /// Of it, slots that are in use, or kept by a thread for its next entries.
     pub used: usize,
+    /// Whether there are free pages beside each other for a slab of the longest slots.
+    pub has_run: bool,
 }
 
 impl Items {
@@ -141,12 +143,18 @@ impl Items {
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static FREE: AtomicUsize = AtomicUsize::new(0);
 static USED: AtomicUsize = AtomicUsize::new(0);
+static HAS_RUN: AtomicBool = AtomicBool::new(false);
 
 /// How much memory there is for entries just now, without a lock.
 #[inline]
 #[must_use]
 pub fn items() -> Items {
-    Items { held: HELD.load(Relaxed), free: FREE.load(Relaxed), used: USED.load(Relaxed) }
+    Items {
+        held: HELD.load(Relaxed),
+        free: FREE.load(Relaxed),
+        used: USED.load(Relaxed),
+        has_run: HAS_RUN.load(Relaxed),
+    }
 }
 
 /// See the module's text.
@@ -188,6 +196,7 @@ impl Slabs {
         HELD.store(self.pages.held_regions() * REGION_BYTES, Relaxed);
         FREE.store(self.pages.free_pages() * PAGE_BYTES, Relaxed);
         USED.store(self.used_bytes, Relaxed);
+        HAS_RUN.store(self.pages.has_run(ORDER_MAX), Relaxed);
     }
 
     /// Takes up to `wanted` slots of a class, one at least.
@@ -337,9 +346,10 @@ struct Plan {
 
 impl Slabs {
     /// Closes the slabs of `1 << order` pages, or of one longer slab, for whoever moves what is in them
-    /// elsewhere: those of which least must be moved for what is gained. None if nothing is gained
-    /// anywhere, or a group is closed already.
-    pub(super) fn close(&mut self, order: usize) -> Option<Vec<Closed>> {
+    /// elsewhere: those of which least must be moved for what is gained. Returns them, and how many bytes
+    /// are to be moved for each that is gained. None if nothing is gained anywhere, or a group is closed
+    /// already.
+    pub(super) fn close(&mut self, order: usize) -> Option<(Vec<Closed>, usize)> {
         if self.group.is_some() {
             return None;
         }
@@ -357,7 +367,8 @@ impl Slabs {
             }
         }
         self.next_region = first.wrapping_add(LOOKED_AT) % count.max(1);
-        Some(self.close_group(best?.group))
+        let Plan { group, moved, gained } = best?;
+        Some((self.close_group(group), moved / (gained * PAGE_BYTES)))
     }
 
     /// What it takes to empty the group of a region that begins with `page`.

@@ -36,6 +36,8 @@ pub enum Gain {
 #[derive(Debug)]
 pub struct Sparse {
     closed: Vec<Closed>,
+    /// Bytes to move for each that is gained.
+    pub cost: usize,
     /// The slot to look at next, of the last slab.
     slot: usize,
     words: Vec<u64>,
@@ -59,8 +61,8 @@ impl Sparse {
             Gain::Run => super::classes::ORDER_MAX,
             Gain::Region => ORDER_REGION,
         };
-        let closed = slab::lock().close(order)?;
-        Some(Sparse { closed, slot: 0, words: Vec::new() })
+        let (closed, cost) = slab::lock().close(order)?;
+        Some(Sparse { closed, cost, slot: 0, words: Vec::new() })
     }
 
     /// Calls `f` with the entries of the next `max` slots. Returns whether there are more.

@@ -45,7 +45,7 @@ impl Model {
 
     /// Moves all slots out of closed slabs.
     fn empty(&mut self, slabs: &mut Slabs, order: usize) -> bool {
-        let Some(closed) = slabs.close(order) else { return false };
+        let Some((closed, _)) = slabs.close(order) else { return false };
         for Closed { start, class, slots } in closed {
             let end = start + slots * CLASS[class].bytes as usize;
             let there: Vec<usize> = self.slots.range(start..end).map(|(slot, _)| *slot).collect();
