@@ -30,6 +30,8 @@ mod malformed;
 mod memcached;
 #[path = "main/memcached_compat.rs"]
 mod memcached_compat;
+#[path = "main/memory.rs"]
+mod memory;
 #[path = "main/protocol.rs"]
 mod protocol;
 #[path = "main/script_patterns.rs"]

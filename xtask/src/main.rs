@@ -9,6 +9,7 @@ mod evict;
 mod fuzz;
 mod instructions;
 mod process;
+mod soak;
 mod tidy;
 mod tools;
 mod types;
@@ -39,6 +40,8 @@ Usage: cargo xtask TASK
   bench     measure the release build beside the peers that are installed
   bench types  [WORD ..]: the same of commands on collections and of scripts, or of some
   instructions  [epoll|uring]: count those of a GET and a SET with valgrind
+  soak      [--minutes M] [--maxmemory 256mb] [--binary PATH] [--port N] [-- FLAGS]: churn at the memory
+            limit; shows what was resident at most, and what of it is keys and values in the end
   evict     TRACE... [--svg FILE] [--percent 1,10] [--policies adaptive,lru]: misses of the
             eviction policy beside those of others; or how exact the curves of HC.MRC are
             (--curves TRACE...), or what an eviction costs (--cost), or the misses of running servers
@@ -72,6 +75,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["faults", options @ ..] => faults(options),
         ["bench", options @ ..] => bench::bench(options),
         ["instructions", back_ends @ ..] => instructions::instructions(back_ends),
+        ["soak", words @ ..] => soak::soak(words),
         ["evict", words @ ..] => evict::evict(words),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
@@ -127,7 +131,10 @@ fn sanitize() -> Result<()> {
         );
     } else {
         let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let env = [("RUSTFLAGS", "-Zsanitizer=address"), ("CARGO_TARGET_DIR", "target/sanitize")];
+        let env = [
+            ("RUSTFLAGS", "-Zsanitizer=address --cfg asan"),
+            ("CARGO_TARGET_DIR", "target/sanitize"),
+        ];
         let packages = ["--package", "hypercache-store", "--package", "hypercache-server"];
         let run = ["test", "--lib", "--tests", "--target", &target];
         cargo_nightly(&[&run[..], &packages].concat(), &env)?;

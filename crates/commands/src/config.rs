@@ -223,7 +223,7 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Bytes(0, u64::MAX / 2),
         "0",
         |s, v| s.config.hot.maxmemory.store(bytes(v), Relaxed),
-        "Bytes of data and client buffers above which writes evict or are refused; 0 is no limit.",
+        "Bytes that the process may take, from 32mb on all that is resident; 0 is no limit.",
     ),
     live(
         "maxmemory-policy",
@@ -231,6 +231,14 @@ pub const SETTINGS: &[Setting] = &[
         "noeviction",
         evict::set_policy,
         "What happens at maxmemory: writes are refused, or which keys go.",
+    ),
+    live(
+        "maxmemory-clients",
+        Kind::Checked(limits::clients_budget),
+        "0",
+        |s, v| s.config.hot.set_clients_budget(v),
+        "Bytes of maxmemory for client buffers, or per cent as `5%`, beyond which the client with most is \
+         closed; 0: they have none of their own and count as data does.",
     ),
     live(
         "lfu-log-factor",
@@ -470,7 +478,6 @@ pub const SETTINGS: &[Setting] = &[
     fixed("save", "", "snapshots are not there yet"),
     fixed("appendonly", "no", "the append-only file is not there yet"),
     fixed("daemonize", "no", "run it under a service manager, or with `&`"),
-    fixed("maxmemory-clients", "0", "client eviction is not there yet"),
 ];
 
 /// Further names of settings, as Valkey calls them, and short ones.

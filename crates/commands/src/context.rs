@@ -2,8 +2,9 @@
 
 use crate::blocking::Blocking;
 use crate::error::ReplyError;
-use crate::evict::{Candidates, bytes_until_full};
+use crate::evict::Candidates;
 use crate::keyspace::Keys;
+use crate::limit::bytes_until_full;
 use crate::migrate::Migration;
 use crate::scripts::Vm;
 use crate::session::Session;

@@ -5,8 +5,7 @@
 //! when they were drawn. What a key is worth is the store's business ([`hypercache_store::evict`]); a policy
 //! here says which keys may go, and in which order.
 //!
-//! Whether there is room is one comparison for a write: each worker knows what its own bytes may grow to
-//! ([`bytes_until_full`]), anew each millisecond and whenever that is reached.
+//! Whether there is room is for [`crate::limit`] to say.
 
 use crate::context::Worker;
 use crate::keyspace::{Gone, PARTITIONS, partition_and_db};
@@ -73,38 +72,13 @@ pub struct Candidates {
     policy: u8,
 }
 
-/// Keys evicted at most for one command, so that a limit lowered far does not stall it.
-const EVICTIONS_MAX: usize = 1024;
 /// Draws without a key that goes, at most.
 const DRAWS_MAX: usize = 64;
 
-/// What a worker's own bytes may grow to before memory may be above the limit, whatever the others do
-/// meanwhile: each has its share of the room that there is now.
-pub(crate) fn bytes_until_full(shared: &Shared, own: isize) -> isize {
-    let limit = shared.config.hot.maxmemory.load(Relaxed);
-    if limit == 0 {
-        return isize::MAX;
-    }
-    let room = limit as isize - shared.bytes_used() as isize;
-    own + if room > 0 { room / shared.workers() as isize } else { room }
-}
-
-/// Whether a write may go on: memory is below the limit, or could be brought there.
-#[inline]
-pub(crate) fn make_room(shared: &Shared, worker: &mut Worker) -> bool {
-    worker.has_room() || make_room_now(shared, worker)
-}
-
+/// Removes keys, `max` of them or a few more at most, until no more than `used_max` bytes are in use.
+/// Returns whether that is so or could become so: not if nothing may go.
 #[cold]
-fn make_room_now(shared: &Shared, worker: &mut Worker) -> bool {
-    let limit = shared.config.hot.maxmemory.load(Relaxed);
-    let has_room = limit == 0 || shared.bytes_used() <= limit || evict(shared, worker, limit);
-    worker.note_room(shared);
-    has_room
-}
-
-/// Removes keys until memory is below the limit.
-fn evict(shared: &Shared, worker: &mut Worker, limit: u64) -> bool {
+pub(crate) fn evict_to(shared: &Shared, worker: &mut Worker, used_max: u64, max: usize) -> bool {
     let number = shared.config.hot.eviction.load(Relaxed);
     let Some(choice) = POLICIES[number as usize % POLICIES.len()].choice else { return false };
     if worker.candidates.policy != number {
@@ -112,7 +86,7 @@ fn evict(shared: &Shared, worker: &mut Worker, limit: u64) -> bool {
     }
     let mut evicted = 0;
     // Still above after so many: the write goes on, and the next one evicts further.
-    while evicted < EVICTIONS_MAX && shared.bytes_used() > limit {
+    while evicted < max && shared.bytes_used() > used_max {
         match evict_some(shared, worker, choice) {
             0 => return false,
             some => evicted += some,

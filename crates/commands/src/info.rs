@@ -6,6 +6,7 @@ use crate::cluster::health::Health;
 use crate::context::Cx;
 use crate::error::Outcome;
 use crate::keyspace::DATABASES;
+use crate::resident::Memory;
 use crate::sampler::Sampled;
 use crate::shared::Shared;
 use crate::stats::{CommandStats, LATENCY_BUCKETS, LATENCY_FIRST_BITS};
@@ -162,51 +163,6 @@ fn clients(cx: &mut Cx<'_>, out: &mut String) {
     );
 }
 
-/// What the memory section and MEMORY STATS tell.
-pub(crate) struct Memory {
-    /// Bytes of keyspace and connection buffers.
-    pub(crate) used: u64,
-    /// The most those ever were.
-    pub(crate) peak: u64,
-    /// Bytes of the process, as the kernel sees it.
-    pub(crate) rss: u64,
-    /// Bytes of connection buffers.
-    pub(crate) clients: u64,
-    /// Bytes of tables and expiry indexes.
-    pub(crate) tables: u64,
-    /// Bytes of what clients have registered: waits, watched keys and keys that they keep copies of.
-    pub(crate) registered: u64,
-}
-
-impl Memory {
-    pub(crate) fn read(cx: &mut Cx<'_>) -> Memory {
-        let clients = cx.shared.clients.all();
-        let buffers = clients
-            .iter()
-            .map(|c| u64::from(c.query_bytes.load(Relaxed)) + c.output_bytes.load(Relaxed));
-        let mut tables = 0;
-        cx.keys.each_shard(|_, shard| {
-            let dbs = (0..DATABASES as u8).filter_map(|db| shard.db(db));
-            tables += dbs.map(|db| db.overhead_bytes() as u64).sum::<u64>();
-            true
-        });
-        let used = cx.shared.bytes_used();
-        let peak = cx.shared.peak_bytes.load(Relaxed);
-        let registered = cx.shared.keyspace.registered.bytes() as u64;
-        Memory { used, peak, rss: system::rss_bytes(), clients: buffers.sum(), tables, registered }
-    }
-
-    /// Bytes that are no keys and values.
-    pub(crate) fn overhead(&self) -> u64 {
-        self.clients + self.tables + self.registered
-    }
-
-    /// Bytes of keys and values.
-    pub(crate) fn dataset(&self) -> u64 {
-        self.used.saturating_sub(self.overhead())
-    }
-}
-
 /// A part of a whole in per cent; all of it when there is nothing.
 pub(crate) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 100.0 } else { part as f64 * 100.0 / whole as f64 }
@@ -221,6 +177,7 @@ fn memory(cx: &mut Cx<'_>, out: &mut String) {
     let m = Memory::read(cx);
     let total = system::total_memory_bytes();
     let maxmemory = cx.shared.config.hot.maxmemory.load(Relaxed);
+    let has_budget = cx.shared.config.hot.clients_bytes_max() > 0;
     // A worker has one interpreter, for scripts and functions alike.
     let vms = cx.shared.sum(|s| s.vm_bytes());
     let (scripts, script_bytes) = cx.shared.scripts.cached();
@@ -260,17 +217,21 @@ fn memory(cx: &mut Cx<'_>, out: &mut String) {
         "maxmemory_policy": cx.shared.config.get("maxmemory-policy"),
         "mem_fragmentation_ratio": format_args!("{:.2}", ratio(m.rss, m.used)),
         "mem_fragmentation_bytes": m.rss as i64 - m.used as i64,
-        "mem_not_counted_for_evict": 0,
+        "mem_not_counted_for_evict": if has_budget { m.clients } else { 0 },
         "mem_replication_backlog": 0,
         "mem_clients_slaves": 0,
         "mem_clients_normal": m.clients,
         "mem_cluster_links": 0,
         "mem_aof_buffer": 0,
         "mem_allocator": "mimalloc",
-        "active_defrag_running": 0,
+        "active_defrag_running": u8::from(cx.shared.limit.is_emptying()),
         "lazyfree_pending_objects": 0,
         "lazyfreed_objects": 0,
     );
+    for (name, bytes) in m.parts() {
+        push(out, &format!("resident_{}", name.replace(' ', "_")), &bytes);
+    }
+    push(out, "resident_peak", &cx.shared.limit.resident_max());
 }
 
 fn persistence(cx: &mut Cx<'_>, out: &mut String) {
@@ -320,7 +281,7 @@ fn stats(cx: &mut Cx<'_>, out: &mut String) {
         "expired_keys": shared.sum(|s| s.expired_keys.get()),
         "expire_cycle_cpu_milliseconds": shared.sum(|s| s.expire_nanos.get()) / 1_000_000,
         "evicted_keys": shared.sum(|s| s.evicted_keys.get()),
-        "evicted_clients": 0,
+        "evicted_clients": shared.sum(|s| s.evicted_clients.get()),
         "keyspace_hits": shared.sum(|s| s.keyspace_hits.get()),
         "keyspace_misses": shared.sum(|s| s.keyspace_misses.get()),
         "pubsub_channels": channels,

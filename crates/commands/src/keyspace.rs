@@ -17,6 +17,7 @@ mod hold;
 mod items;
 mod loaded;
 mod place;
+mod relocate;
 mod replica;
 mod tracked;
 mod typed;

@@ -2,12 +2,15 @@
 
 use crate::context::Cx;
 use crate::error::{Outcome, ReplyError};
-use crate::info::{Memory, percent, ratio};
+use crate::info::{percent, ratio};
 use crate::keyspace::{DATABASES, partition_of};
+use crate::limit;
+use crate::resident::Memory;
 use crate::table::{Command, Flags, Group, KeyFlags, Keys};
 use hypercache_protocol::parse::Args;
 use hypercache_stdx::number;
 use hypercache_stdx::size::human_bytes;
+use std::fmt::Write;
 
 const BASE: Command = Command { group: Group::Server, since: "4.0.0", ..Command::DEFAULT };
 
@@ -59,7 +62,7 @@ const MEMORY: &[Command] = &[
         name: "PURGE",
         arity: 2,
         run: purge,
-        summary: "Has free memory returned to the system; it is anyway, as it becomes free.",
+        summary: "Has free memory of entries returned to the system; most of it is anyway, as it becomes free.",
         examples: "> MEMORY PURGE\nOK",
         tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
         ..BASE
@@ -230,24 +233,29 @@ fn diagnosis(memory: &Memory, clients: u64) -> String {
              clients that read slowly (CLIENT LIST, fields qbuf and omem)."
         ));
     }
+    let mut text: String = findings.iter().map(|finding| format!("* {finding}\n")).collect();
     if findings.is_empty() {
-        return "There is nothing unusual about the memory in use.\n".into();
+        text.push_str("There is nothing unusual about the memory in use.\n");
     }
-    findings.iter().map(|finding| format!("* {finding}\n")).collect()
+    let parts = memory.parts().map(|(name, bytes)| format!("{} {name}", human_bytes(bytes)));
+    let _infallible =
+        writeln!(text, "Resident: {} = {}.", human_bytes(memory.rss), parts.join(" + "));
+    text
 }
 
 fn malloc_stats(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    let Memory { used, peak, rss, clients, tables, registered } = Memory::read(cx);
-    let text = format!(
-        "allocator: mimalloc\nused: {used}\npeak: {peak}\nresident: {rss}\nclient buffers: \
-         {clients}\ntables and expiry indexes: {tables}\nregistered by clients: {registered}\n"
-    );
+    let memory = Memory::read(cx);
+    let mut text = format!("used: {}\npeak: {}\n", memory.used, memory.peak);
+    let _infallible = writeln!(text, "resident: {}, of which", memory.rss);
+    for (name, bytes) in memory.parts() {
+        let _infallible = writeln!(text, "  {name}: {bytes}");
+    }
     cx.reply.verbatim("txt", text.as_bytes());
     Ok(())
 }
 
 fn purge(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    // The allocator returns pages as they become free.
+    limit::give_back_all();
     cx.reply.ok();
     Ok(())
 }
@@ -256,6 +264,7 @@ fn purge(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
 mod tests {
     use super::*;
     use crate::testing::Harness;
+    use hypercache_store::Items;
 
     fn int(reply: &[u8]) -> usize {
         let digits = reply.strip_prefix(b":").and_then(|r| r.strip_suffix(b"\r\n")).expect("int");
@@ -316,11 +325,15 @@ mod tests {
     #[test]
     fn the_doctor_names_what_is_unusual() {
         let memory = |used: u64, peak, rss, clients| {
-            let memory = Memory { used: used << 20, peak, rss, clients, tables: 0, registered: 0 };
+            let (tables, learned, registered, program) = (0, 0, 0, 0);
+            let (items, used) = (Items::default(), used << 20);
+            let memory =
+                Memory { used, peak, rss, program, items, clients, tables, learned, registered };
             diagnosis(&memory, 2)
         };
         assert!(memory(1, 0, 0, 0).contains("too little"));
-        assert!(memory(10, 10 << 20, 10 << 20, 0).contains("nothing unusual"));
+        let usual = memory(10, 10 << 20, 12 << 20, 0);
+        assert!(usual.contains("nothing unusual") && usual.contains("2.00M rest."), "{usual}");
         let all = memory(10, 100 << 20, 100 << 20, 1 << 20);
         assert!(["Peak", "Fragmentation", "Clients"].iter().all(|word| all.contains(word)));
     }

@@ -11,6 +11,7 @@ use crate::key_sample::KeySample;
 use crate::keyspace::Keyspace;
 use crate::latency::LatencyMonitor;
 use crate::leftover::Leftovers;
+use crate::limit::Limit;
 use crate::migrate::{Migration, Migrations};
 use crate::pubsub::PubSub;
 use crate::sampler::Sampler;
@@ -207,6 +208,8 @@ pub struct Shared {
     pub migrations: Migrations,
     /// What could not be removed from partitions that were held.
     pub leftovers: Leftovers,
+    /// How much memory is resident, and how much of it data may be.
+    pub limit: Limit,
 }
 
 impl Shared {
@@ -257,6 +260,7 @@ impl Shared {
             cluster,
             migrations: Migrations::default(),
             leftovers: Leftovers::default(),
+            limit: Limit::default(),
         });
         crate::config::apply_all(&shared);
         shared

@@ -63,6 +63,8 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: Counter,)+
             /// Bytes of keyspace and buffers that this worker added less those it freed.
             bytes: AtomicIsize,
+            /// Of these, bytes of buffers of its clients.
+            client_bytes: AtomicIsize,
             /// Bytes that its interpreter of scripts takes.
             vm_bytes: AtomicU64,
             /// Error replies by code. Only looked at when there is an error.
@@ -79,6 +81,7 @@ macro_rules! counters {
                 WorkerStats {
                     $($name: Counter::default(),)+
                     bytes: AtomicIsize::new(0),
+                    client_bytes: AtomicIsize::new(0),
                     vm_bytes: AtomicU64::new(0),
                     errors: Mutex::default(),
                     commands: commands.collect(),
@@ -120,6 +123,8 @@ counters! {
     expired_keys,
     /// Keys removed because of `maxmemory`.
     evicted_keys,
+    /// Clients closed because of `maxmemory-clients`.
+    evicted_clients,
     /// Bytes received.
     net_input_bytes,
     /// Bytes sent.
@@ -223,6 +228,18 @@ impl WorkerStats {
         if delta != 0 {
             self.bytes.store(self.bytes.load(Relaxed) + delta, Relaxed);
         }
+    }
+
+    /// Adds to the bytes in use, by buffers of clients.
+    pub fn add_client_bytes(&self, delta: isize) {
+        self.add_bytes(delta);
+        self.client_bytes.store(self.client_bytes.load(Relaxed) + delta, Relaxed);
+    }
+
+    /// Bytes of buffers of this worker's clients.
+    #[must_use]
+    pub fn client_bytes(&self) -> u64 {
+        self.client_bytes.load(Relaxed).max(0) as u64
     }
 
     /// This worker's part of the bytes in use; negative when it freed what others added.

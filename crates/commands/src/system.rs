@@ -43,6 +43,13 @@ pub(crate) fn rss_bytes() -> u64 {
     kilobytes(&read_to_string("/proc/self/status").unwrap_or_default(), "VmRSS:") * 1024
 }
 
+/// The same, and how many of them are of files, which are those of the program.
+pub(crate) fn rss_and_program_bytes() -> (u64, u64) {
+    let text = read_to_string("/proc/self/status").unwrap_or_default();
+    let of = |name| kilobytes(&text, name) * 1024;
+    (of("VmRSS:"), of("RssFile:") + of("RssShmem:"))
+}
+
 /// Bytes of memory of the machine.
 pub(crate) fn total_memory_bytes() -> u64 {
     kilobytes(&read_to_string("/proc/meminfo").unwrap_or_default(), "MemTotal:") * 1024
@@ -80,6 +87,8 @@ mod tests {
     fn sizes_are_in_bytes() {
         assert_eq!(kilobytes("VmPeak:\t 5 kB\nVmRSS:\t  12 kB\n", "VmRSS:"), 12);
         assert_eq!(kilobytes("", "VmRSS:"), 0);
+        let (rss, program) = rss_and_program_bytes();
+        assert!(program > 0 && rss > program);
         assert!(rss_bytes() > 0 && total_memory_bytes() > rss_bytes());
         assert!(os().starts_with("Linux "));
     }

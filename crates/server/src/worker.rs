@@ -18,6 +18,7 @@ use crate::connection::{Connections, Partial};
 use crate::io::{Chunk, Driver, Event, Token, trim};
 use hypercache_commands::Shared;
 use hypercache_commands::client::ClientFlags;
+use hypercache_commands::client_memory::close_largest;
 use hypercache_commands::clients::is_paused;
 use hypercache_commands::context::Worker as CommandWorker;
 use hypercache_commands::dispatch::{Executor, Request, Timer, look_up};
@@ -221,6 +222,9 @@ pub(crate) struct Worker<D: Driver> {
     /// When clients that wait are to wait no longer: time, number of the wait, connection.
     timeouts: BTreeSet<(u64, u64, Token)>,
     next_tick_ms: u64,
+    /// When memory is looked after next, and whether that goes on soon.
+    next_keep_ms: u64,
+    is_keeping: bool,
     ticks: u64,
     sampling: sample::Sampling,
     /// Partition whose expiry goes on, while a round of it is not finished.
@@ -255,6 +259,8 @@ impl<D: Driver> Worker<D> {
             turn_ended_ms: 0,
             timeouts: BTreeSet::new(),
             next_tick_ms: 0,
+            next_keep_ms: 0,
+            is_keeping: false,
             ticks: 0,
             sampling: sample::Sampling::default(),
             expiring: None,
@@ -311,6 +317,7 @@ impl<D: Driver> Worker<D> {
             self.end_turn_in_cluster();
         }
         self.flush();
+        close_largest(&self.shared, &self.commands);
         self.driver.end_turn();
         self.connections.end_turn();
         // The clock was read when the requests had run.
@@ -333,7 +340,8 @@ impl<D: Driver> Worker<D> {
         }
         let timeout = self.timeouts.first().map_or(u64::MAX, |(at, ..)| *at);
         let timeout = timeout.min(self.shared.keyspace.leases.next_ms());
-        let left_ms = self.next_tick_ms.min(timeout).saturating_sub(self.turn_ended_ms);
+        let keep = if self.is_keeping { self.next_keep_ms } else { u64::MAX };
+        let left_ms = self.next_tick_ms.min(timeout).min(keep).saturating_sub(self.turn_ended_ms);
         Duration::from_millis(left_ms.clamp(1, upkeep::TICK_MS))
     }
 
@@ -699,7 +707,7 @@ impl<D: Driver> Worker<D> {
         }
         self.gates.remove(token);
         connection.session.close(&self.shared);
-        self.commands.stats.add_bytes(-(connection.counted_bytes as isize));
+        self.commands.stats.add_client_bytes(-(connection.counted_bytes as isize));
         self.driver.remove(token);
     }
 }

@@ -23,6 +23,9 @@ pub use found::{Due, Edited, EntryRef, Live, Removed, Use, Was};
 pub use mark::Mark;
 pub use mem::class_size;
 pub use mem::entry::{Blob, INLINE_MAX};
+pub use mem::slab::{Items, give_back, items};
+pub use mem::slots::give_back_unused;
+pub use mem::sparse::{Gain, Guess, Sparse};
 pub use table::{Core, CoreCell, Hint, prefetch_to_write};
 
 /// Starts the thread that makes memory for tables ready ahead of its use. Without this call the first

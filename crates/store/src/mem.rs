@@ -1,18 +1,26 @@
 //! Memory of the keyspace. One of the three rooms where `unsafe` lives.
 //!
-//! Two kinds of memory, with different lifetimes:
-//! - **Entries** ([`entry`]): one allocation per key, from the process allocator, in size classes
-//!   that are its own (16-byte steps to 128, then four per doubling), so what is requested is what
-//!   is used and accounting is exact arithmetic.
+//! Three kinds of memory, with different lifetimes:
+//! - **Entries** ([`entry`]): one slot per key, of sizes of our own ([`classes`]), from slabs ([`slab`])
+//!   of which each thread keeps some free slots ([`slots`]). An entry may be moved to another slot, so
+//!   that what is sparse becomes empty ([`sparse`]).
 //! - **Buckets** ([`pool`]): the table's lines, from big regions ([`region`]) that are never unmapped.
 //!   Because a bucket's address stays readable for the life of the process, a worker may look at
 //!   buckets without the partition's lock to prefetch entries: the worst a stale look can do is
 //!   prefetch a useless line.
+//! - **The rest**, what collections own and values of more than 16 KiB, is the process allocator's.
 
 mod ahead;
+pub(crate) mod classes;
 pub(crate) mod entry;
+mod guard;
+mod pages;
 pub(crate) mod pool;
 pub(crate) mod region;
+pub(crate) mod slab;
+pub(crate) mod slots;
+mod space;
+pub(crate) mod sparse;
 
 /// Bytes that an allocation of `n` bytes really takes: 16-byte steps to 128, then four classes per
 /// doubling. The default global allocator (mimalloc) has these same classes.

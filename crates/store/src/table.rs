@@ -314,6 +314,19 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Moves the entry to another slot, if it lies in one. Returns whether it did.
+    pub(crate) fn relocate(self) -> bool {
+        let old = self.entry();
+        let Some(new) = old.copied() else { return false };
+        let tag = self.0.load(Relaxed) & !ADDRESS;
+        self.0.store(tag | new.address(), Relaxed);
+        // SAFETY: the word that linked to it now links to its copy.
+        unsafe { old.free_copied() };
+        true
+    }
+}
+
 impl Table {
     pub(crate) fn new(hasher: KeyHasher) -> Self {
         Table { core: new_core(), hasher, len: 0, bytes: 0 }

@@ -4,7 +4,7 @@ use hypercache_stdx::hash::KeyHasher;
 use hypercache_stdx::rng::Rng;
 use hypercache_store::evict::{Mode, Order, Pool, Uses};
 use hypercache_store::types::{Collection, Hash, HashOp, Held, List, ListOp, Object, Record};
-use hypercache_store::{Choice, Db, Due, EntryRef, Key, Mark, Payload, Ttl, Was};
+use hypercache_store::{Choice, Db, Due, EntryRef, Gain, Key, Mark, Payload, Sparse, Ttl, Was};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +26,7 @@ enum Step {
     Random { n: u64 },
     Evict { n: u64, is_volatile: bool },
     SetMode { mode: Mode },
+    Move { gain: Gain },
 }
 
 /// Few keys, so that they meet; some long ones, whose lengths are kept apart.
@@ -67,6 +68,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (any::<u64>(), any::<bool>()).prop_map(|(n, is_volatile)| Step::Evict { n, is_volatile }),
         1 => prop_oneof![Just(Mode::Time), Just(Mode::Frequency), Just(Mode::Learned)]
             .prop_map(|mode| Step::SetMode { mode }),
+        2 => prop_oneof![Just(Gain::Pages), Just(Gain::Run), Just(Gain::Region)]
+            .prop_map(|gain| Step::Move { gain }),
     ]
 }
 
@@ -154,6 +157,7 @@ impl Pair {
                 self.db.set_mode(mode, (self.now_ms / 1000) as u32);
                 assert_eq!(self.db.mode(), mode);
             }
+            Step::Move { gain } => self.move_entries(gain),
             Step::Random { n } => {
                 let mut rng = Rng::new(n);
                 let random = self.db.random(|bound| rng.below(bound));
@@ -165,6 +169,18 @@ impl Pair {
         assert_eq!(self.db.len(), self.model.keys.len());
         let expires = self.model.keys.values().filter(|(_, deadline)| deadline.is_some()).count();
         assert_eq!(self.db.expires(), expires);
+    }
+
+    /// Moves entries out of sparse slabs, which hold those of other tests too.
+    fn move_entries(&mut self, gain: Gain) {
+        let Some(mut sparse) = Sparse::close(gain) else { return };
+        let Pair { db, hasher, model, .. } = self;
+        let mut take = |key: &[u8], address: u64| {
+            let is_moved = db.relocate(hasher.hash(key), address);
+            assert!(!is_moved || model.keys.contains_key(key), "what is moved is there");
+            assert!(!db.relocate(hasher.hash(key), address), "it is elsewhere now");
+        };
+        while sparse.next(16, |guess| take(guess.key, guess.address)) {}
     }
 
     fn set(&mut self, bytes: &[u8], len: usize, shared: bool, ttl: Option<Option<u64>>) {

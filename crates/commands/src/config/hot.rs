@@ -1,7 +1,7 @@
 //! The settings that the request path needs, parsed.
 
 use super::bytes;
-use super::limits::{OutputLimit, OutputLimits};
+use super::limits::{ClientsBudget, OutputLimit, OutputLimits};
 use parking_lot::RwLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64};
@@ -17,6 +17,9 @@ pub struct Hot {
     pub bulk_bytes_max: AtomicU64,
     pub memcached_item_bytes_max: AtomicU64,
     pub maxmemory: AtomicU64,
+    /// Of `maxmemory-clients`; what is in force is [`Hot::clients_bytes_max`].
+    pub clients_bytes: AtomicU64,
+    pub clients_percent: AtomicU8,
     /// The number of `maxmemory-policy` among its values.
     pub eviction: AtomicU8,
     pub slowlog_us: AtomicI64,
@@ -54,6 +57,8 @@ impl Default for Hot {
             bulk_bytes_max: AtomicU64::new(0),
             memcached_item_bytes_max: AtomicU64::new(0),
             maxmemory: AtomicU64::new(0),
+            clients_bytes: AtomicU64::new(0),
+            clients_percent: AtomicU8::new(0),
             eviction: AtomicU8::new(0),
             slowlog_us: AtomicI64::new(-1),
             large_request_bytes: AtomicI64::new(-1),
@@ -88,6 +93,27 @@ impl Hot {
     pub fn log_bytes(&self) -> usize {
         let is_read = self.notify.load(Relaxed) != 0;
         if is_read { self.log_bytes_max.load(Relaxed) as usize } else { 0 }
+    }
+
+    /// Bytes that the buffers of all clients may take; 0: they have no budget of their own.
+    #[inline]
+    #[must_use]
+    pub fn clients_bytes_max(&self) -> u64 {
+        let percent = u64::from(self.clients_percent.load(Relaxed));
+        if percent == 0 {
+            return self.clients_bytes.load(Relaxed);
+        }
+        self.maxmemory.load(Relaxed) / 100 * percent
+    }
+
+    pub(super) fn set_clients_budget(&self, text: &str) {
+        let (bytes, percent) = match ClientsBudget::parse(text).unwrap_or_default() {
+            ClientsBudget::None => (0, 0),
+            ClientsBudget::Bytes(bytes) => (bytes, 0),
+            ClientsBudget::Percent(percent) => (0, percent),
+        };
+        self.clients_bytes.store(bytes, Relaxed);
+        self.clients_percent.store(percent, Relaxed);
     }
 
     pub(super) fn set_output_limits(&self, text: &str) {

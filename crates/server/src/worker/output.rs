@@ -63,7 +63,7 @@ impl<D: Driver> Worker<D> {
             client.query_bytes.store(query_bytes.min(u32::MAX as usize) as u32, Relaxed);
             let now = output_bytes + query_bytes;
             let delta = now as isize - connection.counted_bytes as isize;
-            self.commands.stats.add_bytes(delta);
+            self.commands.stats.add_client_bytes(delta);
             connection.counted_bytes = now;
         }
         if connection.is_dead || (connection.session.is_closing && output_bytes == 0) {

@@ -8,6 +8,7 @@ use hypercache_commands::client::{Client, ClientFlags};
 use hypercache_commands::keyspace::PARTITIONS;
 use hypercache_commands::leases::end_due;
 use hypercache_commands::leftover::clear_some;
+use hypercache_commands::limit;
 use hypercache_commands::migrate::{settle, settle_left};
 use hypercache_commands::pubsub::write_push;
 use hypercache_commands::shared::Message;
@@ -145,6 +146,10 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(super) fn run_timers(&mut self) {
+        if self.turn_ended_ms >= self.next_keep_ms {
+            self.is_keeping = limit::keep(&self.shared, &mut self.commands);
+            self.next_keep_ms = self.turn_ended_ms + if self.is_keeping { 1 } else { TICK_MS };
+        }
         let is_due = self.turn_ended_ms >= self.next_tick_ms;
         if !is_due && self.expiring.is_none() {
             return;
@@ -159,7 +164,9 @@ impl<D: Driver> Worker<D> {
     }
 
     fn tick(&mut self, now_ms: u64) {
+        hypercache_store::give_back_unused();
         if self.commands.id == 0 {
+            self.shared.limit.measure(&self.shared);
             self.shared.sampler.sample(&self.shared, now_ms);
             self.shared.hot_keys.tick(&self.shared, now_ms);
             let threshold_ms = self.shared.config.hot.latency_ms.load(Relaxed);

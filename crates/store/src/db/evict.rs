@@ -4,7 +4,7 @@
 //! for memory twice (for its buckets, then for its entries) and not once per key; and one lock, one number at
 //! random and one look at what the policy learned serve all of it.
 
-use super::{Db, EntryPtr};
+use super::{Db, EntryPtr, Place};
 use crate::evict::{EXPIRED, Mode, Order, Pool, Score, Whereabouts};
 use crate::found::Removed;
 use crate::table::Hint;
@@ -67,6 +67,14 @@ impl Db {
             entry.set_access(tally.converted(self.mode, mode, entry.access(), now_s));
         });
         self.mode = mode;
+    }
+
+    /// Moves the entry of a key of this hash to another slot of memory, if it is the one at `address`.
+    /// Returns whether it is.
+    pub fn relocate(&mut self, hash: u64, address: u64) -> bool {
+        let places = self.table.find_tagged(hash);
+        let place = places.into_iter().find(|place| place.entry().address() == address);
+        place.is_some_and(Place::relocate)
     }
 
     /// How many keys [`Self::draw`] may find.

@@ -31,10 +31,10 @@
 
 mod tail;
 
-use super::{ahead, class_size};
+use super::classes::{SLOT_MAX, slot_size};
+use super::{class_size, slots};
 use crate::mark::Mark;
 use crate::types::{Kind, Object};
-use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -82,8 +82,14 @@ impl Shape {
     }
 
     #[inline(always)]
+    fn bytes(self) -> usize {
+        self.key_offset() + self.key_len + self.value_len + self.mark_len
+    }
+
+    /// Bytes of its slot.
+    #[inline(always)]
     fn class(self) -> usize {
-        class_size(self.key_offset() + self.key_len + self.value_len + self.mark_len)
+        slot_size(self.bytes())
     }
 }
 
@@ -99,12 +105,7 @@ impl EntryPtr {
     /// Allocates an entry with `key`, an uninitialised-but-zeroed value part, and no flags.
     fn allocate(shape: Shape, key: &[u8]) -> Self {
         debug_assert_eq!(shape.key_len, key.len());
-        let layout = layout_of(shape.class());
-        // SAFETY: the layout has a non-zero size.
-        let raw = unsafe { std::alloc::alloc(layout) };
-        let Some(base) = NonNull::new(raw) else { std::alloc::handle_alloc_error(layout) };
-        ahead::note(raw.addr());
-        let this = EntryPtr(base);
+        let this = EntryPtr(slots::allocate(shape.bytes()));
         let mut header = [0u8; HEADER];
         header[4..6].copy_from_slice(&(shape.value_len as u16).to_ne_bytes());
         header[6] = key.len().min(LONG_KEY as usize) as u8;
@@ -127,9 +128,33 @@ impl EntryPtr {
     unsafe fn destroy(self) {
         drop(self.take_blob());
         drop(self.take_object());
-        let layout = layout_of(self.shape().class());
-        // SAFETY: allocated in `allocate` with this same layout, and the caller gave up all use.
-        unsafe { std::alloc::dealloc(self.0.as_ptr(), layout) };
+        let bytes = self.shape().bytes();
+        // SAFETY: allocated in `allocate` or `copied` for this size of slot, and the caller gave up all
+        // use.
+        unsafe { slots::free(self.0, bytes) };
+    }
+
+    /// Copies the entry with its share of what it leads to, byte by byte, if it lies in a slot. One of
+    /// the two is then to be freed by [`Self::free_copied`].
+    pub(crate) fn copied(self) -> Option<EntryPtr> {
+        let bytes = self.shape().bytes();
+        if bytes > SLOT_MAX {
+            return None;
+        }
+        let copy = slots::allocate_to_stay(bytes);
+        // SAFETY: both are as long, and the copy is fresh memory.
+        unsafe { std::ptr::copy_nonoverlapping(self.0.as_ptr(), copy.as_ptr(), bytes) };
+        Some(EntryPtr(copy))
+    }
+
+    /// Frees the memory of an entry that lives on in its copy.
+    ///
+    /// # Safety
+    /// As of `destroy`.
+    pub(crate) unsafe fn free_copied(self) {
+        let bytes = self.shape().bytes();
+        // SAFETY: as in `destroy`.
+        unsafe { slots::free_for_good(self.0, bytes) };
     }
 
     pub(crate) fn address(self) -> u64 {
@@ -521,8 +546,16 @@ pub(crate) fn blob_bytes(blob: &Blob) -> usize {
     class_size(blob.capacity().max(1)) + class_size(size_of::<Blob>() + 16)
 }
 
-fn layout_of(class: usize) -> Layout {
-    Layout::from_size_align(class, 16).expect("size classes are valid layouts")
+/// Where the key of an entry lies that begins with these words, which may be anything: offset and length.
+pub(super) fn key_place(words: [u64; 3]) -> (usize, usize) {
+    let [first, second, third] = words.map(u64::to_ne_bytes);
+    let [.., short, flags] = first;
+    let (at, lengths) = if flags & EXPIRY == 0 { (HEADER, second) } else { (HEADER + 8, third) };
+    if short != LONG_KEY {
+        return (at, short as usize);
+    }
+    let [a, b, c, d, ..] = lengths;
+    (at + 4, u32::from_ne_bytes([a, b, c, d]) as usize)
 }
 
 #[cfg(test)]
@@ -568,7 +601,7 @@ mod tests {
         assert_eq!(e.bytes_used(), 32);
         assert!(e.overwrite(b"1234", Mark::NONE));
         assert_eq!(e.value(), b"1234");
-        assert!(e.overwrite(b"", Mark::NONE));
+        assert!(!e.overwrite(b"", Mark::NONE) && e.overwrite(b"1", Mark::NONE));
         assert!(!e.overwrite(b"123456789", Mark::NONE));
         assert!(e.overwrite(b"12345678", Mark::NONE));
         assert_eq!((e.key(), e.value()), (&b"0123456789abcdef"[..], &b"12345678"[..]));
@@ -576,14 +609,15 @@ mod tests {
 
     #[test]
     fn a_mark_changes_within_its_class() {
-        let owned = OwnedEntry::inline(b"01234567", b"value", false, Mark::NONE);
+        let owned = OwnedEntry::inline(b"01234567", b"its value", false, Mark::NONE);
         let e = owned.entry();
         let (flags, all) = (Mark::of_flags(1), Mark { client_flags: 1, state: 0, cas: 2 });
         assert!(e.set_mark(flags) && !e.set_mark(all));
-        assert_eq!((e.value(), e.mark(), e.bytes_used()), (&b"value"[..], flags, 32));
+        assert_eq!((e.value(), e.mark(), e.bytes_used()), (&b"its value"[..], flags, 32));
+        assert!(e.set_mark(Mark::NONE) && e.value() == b"its value" && e.bytes_used() == 32);
         assert!(e.overwrite(b"other val", Mark::NONE) && e.mark() == Mark::NONE);
         assert!(e.overwrite(b"new", all) && e.mark() == all && e.value() == b"new");
-        assert!(e.set_mark(Mark::NONE) && e.value() == b"new" && e.bytes_used() == 32);
+        assert!(!e.set_mark(Mark::NONE) && e.value() == b"new" && e.bytes_used() == 32);
     }
 
     #[test]

@@ -22,8 +22,9 @@ use std::thread::{self, Thread};
 
 /// Bytes of a region: a huge page.
 pub(crate) const REGION_BYTES: usize = 2 << 20;
-/// Address space that is mapped at a time.
-const AREA_BYTES: usize = 32 * REGION_BYTES;
+/// Regions whose address space is mapped at a time.
+pub(crate) const AREA_REGIONS: usize = 32;
+const AREA_BYTES: usize = AREA_REGIONS * REGION_BYTES;
 const PAGE_BYTES: usize = 4096;
 
 /// Address of the region that is to be touched next; 0: there is none.
