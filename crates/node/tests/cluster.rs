@@ -1,5 +1,7 @@
 //! Whole clusters in one process: real sockets, threads, log and clock, and a server of registers.
 
+#![allow(clippy::print_stdout, reason = "figures for whoever runs it")]
+
 mod support;
 
 use hypercache_cluster::ids::{NodeId, PARTITIONS};
