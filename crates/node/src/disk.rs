@@ -176,6 +176,11 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
+    /// Whether a log was ever kept in the directory.
+    pub(crate) fn is_in(dir: &Path) -> bool {
+        dir.join(LOG).exists()
+    }
+
     /// Reads what is in the directory.
     ///
     /// # Errors

@@ -205,6 +205,7 @@ fn lock_dir(dir: &Path) -> Result<LockedDir, String> {
 
 fn identify(dir: &Path, joins: bool) -> Result<Identity, String> {
     if let Some(identity) = Identity::load(dir)? {
+        check_log(&identity, dir)?;
         if identity.cluster == 0 && !joins {
             return Err(format!(
                 "the node of {} was to join a cluster and never did: say which with join, or remove \
@@ -217,6 +218,18 @@ fn identify(dir: &Path, joins: bool) -> Result<Identity, String> {
     let identity = Identity::new(joins);
     identity.save(dir)?;
     Ok(identity)
+}
+
+/// A node that voted once must not come back without knowing how: it could vote twice in one term.
+fn check_log(identity: &Identity, dir: &Path) -> Result<(), String> {
+    let never_ran = identity.cluster == 0 || (identity.is_founder && identity.peers.is_empty());
+    if never_ran || Disk::is_in(dir) {
+        return Ok(());
+    }
+    Err(format!(
+        "the log of the cluster is missing in {}: remove the directory to join as a new node",
+        dir.display()
+    ))
 }
 
 fn raft_events(events: &SyncSender<Event>) -> raft::Events {

@@ -1,5 +1,7 @@
 //! Whole clusters in one process: real sockets, threads, log and clock, and a server of registers.
 
+#![allow(clippy::print_stdout, reason = "figures for whoever runs it")]
+
 mod support;
 
 use hypercache_cluster::ids::{NodeId, PARTITIONS};
@@ -215,4 +217,25 @@ fn strangers_are_refused() {
     let twice = hypercache_node::Options { bus_port: support::free_port(), ..first };
     let refused = support::try_start(&twice);
     assert!(refused.is_err_and(|why| why.contains("another process")));
+}
+
+#[test]
+fn a_node_does_not_start_without_what_it_voted() {
+    let _one = one_at_a_time();
+    let root = tempfile::tempdir().expect("a directory");
+    let place = options(&root.path().join("a"), &[]);
+    let joiner = options(&root.path().join("b"), &[&place]);
+    let (a, b) = (Process::start(&place), Process::start(&joiner));
+    eventually("the second joins", 10, || {
+        a.toy.meta().nodes.len() == 2 && b.toy.member().is_some()
+    });
+    let identity = || std::fs::read_to_string(place.dir.join("nodes")).unwrap_or_default();
+    eventually("it is remembered", 5, || identity().contains("peer"));
+    drop((a, b));
+    eventually("it ends", 5, || std::fs::remove_file(place.dir.join("log")).is_ok());
+    for options in [&place, &hypercache_node::Options { join: Vec::new(), ..joiner.clone() }] {
+        let _it_is_there = std::fs::remove_file(options.dir.join("log"));
+        let refused = support::try_start(options);
+        assert!(refused.as_ref().is_err_and(|why| why.contains("missing")), "{refused:?}");
+    }
 }

@@ -44,6 +44,8 @@ pub enum Event {
     Heal(Vec<(Address, Address)>),
     /// The log can commit again.
     QuorumBack,
+    /// A node that was to be emptied takes part again, until that is agreed.
+    Undrain(usize),
     /// Partitions are to be made, until they are there.
     Create,
     /// Nothing goes wrong any more.

@@ -35,6 +35,8 @@ pub enum Fault {
     HandOver,
     /// Some nodes, with all voters, are cut from the others.
     Split,
+    /// The node is to be emptied, for a while.
+    Drain(usize),
     /// Something that was proposed a while ago arrives once more.
     Ghost,
 }
@@ -109,7 +111,7 @@ pub struct Plan {
     pub think_us: u64,
 }
 
-const KINDS: [Fault; 13] = [
+const KINDS: [Fault; 14] = [
     Fault::Crash(0),
     Fault::Pause(0),
     Fault::Isolate(0),
@@ -123,6 +125,7 @@ const KINDS: [Fault; 13] = [
     Fault::HandOver,
     Fault::Split,
     Fault::Ghost,
+    Fault::Drain(0),
 ];
 
 impl Plan {
@@ -148,7 +151,8 @@ impl Plan {
         Plan {
             nodes,
             clients: 4 + rng.below(4) as usize,
-            partitions: 1 + rng.below(2) as u16,
+            // Few, so that each sees much; some, so that the planner has something to spread.
+            partitions: [1, 1, 2, 2, 2, 5][rng.below(6) as usize],
             keys: 2 + rng.below(6),
             copies,
             min_sync: if is_strict { 2 } else { 1 },
@@ -187,6 +191,7 @@ pub fn of_node(kind: Fault, node: usize) -> Fault {
         Fault::CutPair(_) => Fault::CutPair(node),
         Fault::Mute(_) => Fault::Mute(node),
         Fault::Deafen(_) => Fault::Deafen(node),
+        Fault::Drain(_) => Fault::Drain(node),
         Fault::Depose | Fault::NoQuorum | Fault::HandOver | Fault::Split | Fault::Ghost => kind,
     }
 }

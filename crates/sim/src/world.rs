@@ -5,11 +5,11 @@ use crate::client::Clients;
 use crate::env::{Clock, Env, Event, VOTERS};
 use crate::faults::{Fault, Plan, Trigger, of_node};
 use crate::net::{Address, Payload};
-use crate::node::{Node, index_of};
+use crate::node::{Node, id_of, index_of};
 use crate::voters::Voters;
 use hypercache_cluster::gate::Durability;
 use hypercache_cluster::ids::{Epoch, Member, PartitionId};
-use hypercache_cluster::meta::{Command, MetaState};
+use hypercache_cluster::meta::{Command, MetaState, NodeState};
 use hypercache_cluster::settings::Settings;
 use hypercache_stdx::rng::Rng;
 use std::collections::BTreeMap;
@@ -114,6 +114,7 @@ impl World {
             Event::Heal(links) => self.heal(&links),
             Event::QuorumBack => self.voters.has_quorum = true,
             Event::Create => self.create(),
+            Event::Undrain(n) => self.undrain(n),
             Event::Calm => self.calm(),
             Event::Quiet => env.is_quiet = true,
         }
@@ -197,6 +198,14 @@ impl World {
         }
     }
 
+    fn undrain(&mut self, n: usize) {
+        let entry = self.voters.truth.nodes.get(&id_of(n));
+        if entry.is_some_and(|entry| entry.state == NodeState::Draining) {
+            self.voters.propose(Command::JoinNode(id_of(n)), &mut self.env);
+            self.env.after(100_000, Event::Undrain(n));
+        }
+    }
+
     fn random_fault(&mut self) {
         if self.env.now_us >= self.env.plan.faulty_us {
             return;
@@ -227,6 +236,11 @@ impl World {
             Fault::HandOver => self.hand_over(),
             Fault::Ghost => self.ghost(),
             Fault::Split => self.split(),
+            Fault::Drain(n) => {
+                self.voters.propose(Command::DrainNode(id_of(n)), &mut self.env);
+                let us = self.env.between(100_000, 2_000_000);
+                self.env.after(us, Event::Undrain(n));
+            }
             cut => {
                 let mut links = self.env.links_of(cut);
                 links.retain(|(from, to)| from != to);
@@ -321,6 +335,7 @@ impl World {
             }
             self.nodes[n].paused_until_us = self.env.now_us;
             self.resume(n);
+            self.env.after(300_000, Event::Undrain(n));
         }
         let count = self.env.boots.len();
         (0..count).for_each(|to| self.deliver_to(to));
