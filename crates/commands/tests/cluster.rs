@@ -7,6 +7,7 @@ use hypercache_cluster::ids::{Generation, Member, NodeId, PartitionId};
 use hypercache_cluster::lease::{Grant, HeldLease};
 use hypercache_cluster::message::{Message, SealAck};
 use hypercache_cluster::meta::{Command, MetaState, NodeAddress};
+use hypercache_cluster::partition::Moment;
 use hypercache_cluster::settings::Settings;
 use hypercache_commands::cluster::host::{ServerHost, flush_written};
 use hypercache_commands::cluster::plane::Plane;
@@ -177,7 +178,14 @@ impl Cluster {
         let node = &mut self.nodes[n];
         let now_us = clock::boot_us();
         let needs: Vec<Need> = std::mem::take(&mut node.harness.worker.needs);
-        let verdicts = needs.iter().filter_map(|need| node.plane.judge(need, now_us));
+        let has_lease = node.plane.has_lease(now_us);
+        let at = Moment { now_us, has_lease, settings: &node.plane.settings };
+        let judge = |need: &Need| {
+            let number = need.partition().expect("it is about one").0;
+            let locked = || node.harness.shared.keyspace.lock(number).judge(need, at);
+            node.plane.judge(need, now_us).unwrap_or_else(locked)
+        };
+        let verdicts = needs.iter().map(judge);
         let verdict = verdicts.fold(Verdict::Leave, |a, b| if a == Verdict::Leave { b } else { a });
         node.harness.worker.needs = needs;
         verdict
@@ -512,4 +520,21 @@ fn a_replica_serves_those_who_wait_to_read() {
     };
     assert!(mail.iter().any(is_answer), "{mail:?}");
     assert!(!shared.keyspace.has_unserved());
+}
+
+#[test]
+fn bounded_replies_wait_while_the_copies_are_too_far_behind() {
+    let settings = [
+        ("durability", "bounded"),
+        ("durability-max-lag-bytes", "1kb"),
+        ("durability-max-lag-ms", "60000"),
+    ];
+    let mut c = Cluster::new(2, 1, &settings);
+    let p = c.primary_of("k");
+    assert_eq!(c.run(p, "SET k little"), "+OK\r\n");
+    assert_eq!(c.verdict(p), Verdict::Leave);
+    assert_eq!(c.run(p, &format!("SET k {}", "v".repeat(2000))), "+OK\r\n");
+    assert_eq!(c.verdict(p), Verdict::Wait);
+    c.deliver();
+    assert_eq!(c.verdict(p), Verdict::Leave);
 }

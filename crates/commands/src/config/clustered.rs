@@ -1,6 +1,6 @@
 //! The settings of a node of a cluster.
 
-use super::{Kind, Setting, at_start, live, start};
+use super::{Kind, Setting, live, start};
 use crate::cluster::durability::{self, MODES};
 
 pub(super) const PORT: Setting = start(
@@ -59,19 +59,17 @@ pub(super) const ZONE: Setting = start(
     "Number of the zone that the node is in: copies of a key are kept in several, if there are.",
 );
 
-pub(super) const ANNOUNCE_IP: Setting = live(
+pub(super) const ANNOUNCE_IP: Setting = start(
     "cluster-announce-ip",
     Kind::Text,
     "",
-    at_start,
     "Address that clients and other nodes are told; empty for the first of `bind`.",
 );
 
-pub(super) const ANNOUNCE_PORT: Setting = live(
+pub(super) const ANNOUNCE_PORT: Setting = start(
     "cluster-announce-port",
     Kind::Int(0, 65535),
     "0",
-    at_start,
     "Port that cluster clients are told; 0 for `port`.",
 );
 
