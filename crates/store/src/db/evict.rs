@@ -127,7 +127,9 @@ impl Db {
         let mut drawn = Drawn::new();
         for start in (first..first + buckets).step_by(run) {
             self.table.take_buckets(numbers(start), |entry| drawn.push(entry));
-            drawn.retain(|entry| choice.allows(*entry));
+            if choice.is_volatile {
+                drawn.retain(|entry| choice.allows(*entry));
+            }
             if !drawn.is_empty() {
                 break;
             }

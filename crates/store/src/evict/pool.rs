@@ -7,7 +7,7 @@
 use super::Score;
 
 /// Candidates kept.
-const LEN: usize = 32;
+const LEN: usize = 16;
 
 /// See the module's text. `T` says where a candidate is.
 #[derive(Debug)]
