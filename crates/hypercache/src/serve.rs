@@ -54,7 +54,7 @@ impl<'a> MakeWriter<'a> for Log {
             _ => Level::INFO,
         };
         // The consensus library tells of its inner life, which is for its authors.
-        let least = if meta.target().starts_with("openraft") { Level::WARN } else { least };
+        let least = if meta.target().starts_with("openraft") { Level::ERROR } else { least };
         if *meta.level() <= least { self.make_writer() } else { Box::new(sink()) }
     }
 }
