@@ -32,7 +32,7 @@ use crate::evict::evict_to;
 use crate::shared::Shared;
 use crate::system;
 use hypercache_stdx::clock;
-use hypercache_store::{Gain, Items, Sparse, give_back, give_back_unused, items};
+use hypercache_store::{Gain, Items, Sparse, give_back, give_back_kept, items, set_held_max};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -99,7 +99,7 @@ impl Standing {
 
     /// A part of the limit for what happens between measurements.
     fn margin(self) -> u64 {
-        (self.maxmemory / 128).max(1 << 20)
+        self.maxmemory / 128 + (1 << 20)
     }
 
     /// Bytes of regions that may be held.
@@ -245,9 +245,12 @@ fn least_headroom(items: Items) -> u64 {
 pub(crate) fn bytes_until_full(shared: &Shared, own: isize) -> isize {
     let maxmemory = shared.config.hot.maxmemory.load(Relaxed);
     if maxmemory == 0 {
+        set_held_max(usize::MAX);
         return isize::MAX;
     }
     let standing = shared.limit.standing(shared, maxmemory);
+    let held_max = if standing.is_limited() { standing.held_max() as usize } else { usize::MAX };
+    set_held_max(held_max);
     let room = shared.limit.used_max(standing) as isize - standing.used as isize;
     match room > 0 {
         true if standing.needs().is_some() => own - 1,
@@ -287,7 +290,7 @@ fn make_room_below(shared: &Shared, worker: &mut Worker, maxmemory: u64) -> bool
 
 /// Gives all free regions back to the system, for MEMORY PURGE.
 pub(crate) fn give_back_all() {
-    give_back_unused();
+    give_back_kept();
     let _how_many = give_back(0, usize::MAX);
 }
 

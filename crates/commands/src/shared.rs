@@ -355,7 +355,13 @@ pub fn free_in_background(value: Box<dyn Any + Send>) {
     let queue = QUEUE.get_or_init(|| {
         let (sender, receiver) = mpsc::sync_channel::<Box<dyn Any + Send>>(FREE_QUEUE_MAX);
         let thread = std::thread::Builder::new().name("hc-free".into());
-        let spawned = thread.spawn(move || receiver.into_iter().for_each(drop));
+        let spawned = thread.spawn(move || {
+            for value in receiver {
+                drop(value);
+                // What it keeps of what it freed would keep whole regions.
+                hypercache_store::give_back_kept();
+            }
+        });
         spawned.is_ok().then_some(sender)
     });
     // A full queue or a missing thread gives the value back in the error, which drops it here.

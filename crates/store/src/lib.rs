@@ -23,8 +23,9 @@ pub use found::{Due, Edited, EntryRef, Live, Removed, Use, Was};
 pub use mark::Mark;
 pub use mem::class_size;
 pub use mem::entry::{Blob, INLINE_MAX};
+pub use mem::pages::set_held_max;
 pub use mem::slab::{Items, give_back, items};
-pub use mem::slots::give_back_unused;
+pub use mem::slots::{give_back_kept, give_back_unused};
 pub use mem::sparse::{Gain, Guess, Sparse};
 pub use table::{Core, CoreCell, Hint, prefetch_to_write};
 

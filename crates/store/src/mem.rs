@@ -14,7 +14,7 @@ mod ahead;
 pub(crate) mod classes;
 pub(crate) mod entry;
 mod guard;
-mod pages;
+pub(crate) mod pages;
 pub(crate) mod pool;
 pub(crate) mod region;
 pub(crate) mod slab;

@@ -17,12 +17,21 @@ use super::classes::{ORDER_MAX, PAGE_BYTES};
 use super::region::{AREA_REGIONS, REGION_BYTES};
 use super::space::{Space, give_back};
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Pages of a region.
 pub(crate) const REGION_PAGES: usize = REGION_BYTES / PAGE_BYTES;
 const _: () = assert!(REGION_PAGES == u64::BITS as usize, "free pages are one word");
 /// With fewer free pages the next region is touched ahead.
 const SPARE_PAGES: usize = REGION_PAGES / 4;
+
+/// Bytes of regions beyond which none is touched ahead of its use.
+static HELD_MAX: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Says how much memory for entries there should be at most: from there on no region is touched ahead.
+pub fn set_held_max(bytes: usize) {
+    HELD_MAX.store(bytes, Relaxed);
+}
 
 /// The start of each run of `1 << order` pages that are all in `free`.
 #[inline]
@@ -121,7 +130,8 @@ impl Pages {
         let start = runs_in(self.regions[region as usize].free, order).trailing_zeros();
         let page = region * REGION_PAGES as u32 + start;
         self.withhold(region as usize, run_mask(page, order));
-        if self.free < SPARE_PAGES && self.prepared.is_none() {
+        let may_hold_more = self.held * REGION_BYTES < HELD_MAX.load(Relaxed);
+        if self.free < SPARE_PAGES && self.prepared.is_none() && may_hold_more {
             self.prepare();
         }
         page

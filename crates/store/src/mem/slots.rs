@@ -114,8 +114,8 @@ impl Rack {
     }
 }
 
-impl Drop for Racks {
-    fn drop(&mut self) {
+impl Racks {
+    fn give_back(&self) {
         for (class, rack) in self.0.iter().enumerate() {
             for chain in [rack.loaded.take(), rack.spare.take()] {
                 if chain.len > 0 {
@@ -124,6 +124,17 @@ impl Drop for Racks {
             }
         }
     }
+}
+
+impl Drop for Racks {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// Gives all slots back that this thread kept.
+pub fn give_back_kept() {
+    let _thread_ends = RACKS.try_with(Racks::give_back);
 }
 
 /// Gives slots back that this thread kept and did not use since it was last asked.
