@@ -15,8 +15,9 @@ const LOADING: Duration = Duration::from_millis(200);
 
 fn field<'r>(reply: &'r Reply, name: &str) -> &'r Reply {
     let Reply::Array(items) = reply else { panic!("a list of fields, not {reply:?}") };
-    let at = items.iter().position(|item| item.as_bytes() == Some(name.as_bytes()));
-    &items[at.expect("the field is there") + 1]
+    let mut fields = items.chunks_exact(2);
+    let field = fields.find(|field| field[0].as_bytes() == Some(name.as_bytes()));
+    &field.expect("the field is there")[1]
 }
 
 fn text(reply: &Reply) -> String {
