@@ -5,13 +5,14 @@
 
 use crate::process::cargo;
 use anyhow::{Context, Result, bail};
+use hypercache_stdx::clock;
 use hypercache_stdx::rng::Rng;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Commands that a writer sends at a time.
 const PIPELINE: u64 = 32;
@@ -163,23 +164,24 @@ pub(crate) fn soak(words: &[&str]) -> Result<()> {
 /// Watches what is resident, and writes one key at a time.
 fn watch(options: &Options<'_>, shared: &Shared, process: u32, limit: u64) -> Result<()> {
     let seconds = options.minutes * 60.0;
-    let (started, mut most, mut times) = (Instant::now(), 0, Vec::new());
+    let (started_us, mut most, mut times) = (clock::mono_us(), 0, Vec::new());
+    let elapsed_s = || (clock::mono_us() - started_us) as f64 / 1e6;
     let mut wire = Wire::connect(options.port)?;
     let mut told = 0;
     println!("of {} MiB:", limit >> 20);
     println!("   s  value  resident    used      evicted  slowest write, ms");
     let (mut most_now, mut slowest) = (0, 0.0_f64);
-    while started.elapsed().as_secs_f64() < seconds {
-        let part = started.elapsed().as_secs_f64() / seconds;
+    while elapsed_s() < seconds {
+        let part = elapsed_s() / seconds;
         let up = 1.0 - (2.0 * part - 1.0).abs();
         let median = VALUE_BYTES.0 * (VALUE_BYTES.1 / VALUE_BYTES.0).powf(up);
         shared.value_bytes.store(median as u64, Relaxed);
         thread::sleep(Duration::from_millis(10));
         let resident = resident(process)?;
         most_now = most_now.max(resident);
-        let before = Instant::now();
+        let before_us = clock::mono_us();
         wire.ask("SET one-at-a-time value")?;
-        let took = before.elapsed().as_secs_f64() * 1000.0;
+        let took = (clock::mono_us() - before_us) as f64 / 1000.0;
         times.push(took);
         slowest = slowest.max(took);
         if (part * 20.0) as u32 > told {

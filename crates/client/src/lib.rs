@@ -2,8 +2,9 @@
 //!
 //! One [`Connection`] is one socket, one output buffer and one [`Decoder`]; there is no pool, no
 //! thread and no retry in it, so that a caller can tell exactly what went over the wire and
-//! when. A [`Cluster`] is several of them and knows who has which slot. The crate shares no code with the server's own parser and encoder on purpose: a mistake
-//! made in one of them must not be invisible to the other.
+//! when. A [`Cluster`] is several of them and knows who has which slot. The crate shares no code
+//! with the server's own parser and encoder on purpose: a mistake made in one of them must not be
+//! invisible to the other.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), hypercache_client::Error> {

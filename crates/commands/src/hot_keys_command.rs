@@ -50,7 +50,8 @@ const HOTKEYS: &[Command] = &[
         run: get,
         summary: "What the session found; without one, what is always measured, of the last minutes.",
         complexity: "O(K) in the number of keys returned",
-        examples: "> HOTKEYS GET\n 1) \"tracking-active\"\n 2) (integer) 0\n 3) \"sample-ratio\"\n 4) (integer) 64\n…",
+        examples: "> HOTKEYS GET\n 1) \"tracking-active\"\n 2) (integer) 0\n\
+                    \x203) \"sample-ratio\"\n 4) (integer) 64\n…",
         ..BASE
     },
     Command {

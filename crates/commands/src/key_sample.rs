@@ -22,6 +22,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// A prefix, and what is known of the keys that begin with it.
+pub(crate) type OfPrefix = (Box<[u8]>, Of);
+
 /// Draws per tick and worker.
 const DRAWN: usize = 64;
 /// Draws that are kept.
@@ -152,7 +155,7 @@ impl KeySample {
     }
 
     /// What is known of all keys of a database, and of those with each prefix, the largest first.
-    pub(crate) fn summary(&self, number: u8) -> (Of, Vec<(Box<[u8]>, Of)>) {
+    pub(crate) fn summary(&self, number: u8) -> (Of, Vec<OfPrefix>) {
         let (mut all, mut prefixes) = (Of::default(), BTreeMap::<Box<[u8]>, Of>::new());
         for draw in self.draws.lock().0.iter().filter(|draw| draw.db == number) {
             all.add(draw);

@@ -94,7 +94,7 @@ const _: () = assert!(
 const TALLY: usize = offset_of!(Shard, dbs) + Db::TALLY.0;
 
 const _: () = assert!(
-    (LOCK_BYTES + TALLY) % LINE_BYTES <= LINE_BYTES - Db::TALLY.1,
+    (LOCK_BYTES + TALLY) % LINE_BYTES + Db::TALLY.1 <= LINE_BYTES,
     "a tally must lie on one line"
 );
 
