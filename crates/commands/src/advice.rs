@@ -35,7 +35,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: advice,
         summary: "What could be changed, with the figures that say so: memory, prefixes that are cold, keys without a deadline, values that could be compressed.",
         complexity: "O(1)",
-        examples: "> HC.ADVICE\n1) \"Nothing yet: no keys were sampled.\"",
+        examples: "> HC.ADVICE\n1) \"Nothing yet: no keys were sampled.\"\n\
+                   2) \"More or less memory: the curve is kept under maxmemory-policy adaptive.\"",
         ..BASE
     },
 ];
