@@ -24,7 +24,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         arity: -1,
         run: prefixes,
         summary: "The prefixes of the keys (up to the first colon) that take most memory, estimated from a sample that is renewed all the time.",
-        complexity: "O(1): a sample of 8192 keys",
+        complexity: "O(1): a sample of 4096 keys",
         syntax: "[COUNT count]",
         examples: "> HC.PREFIXES\n(empty array)",
         ..BASE
