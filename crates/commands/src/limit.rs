@@ -4,7 +4,8 @@
 //! **What counts.** The keyspace knows to the byte what is in use ([`Shared::bytes_used`]), and the store
 //! how much memory for entries it holds ([`items`]). What else is resident (the program, the allocator's
 //! and the tables' slack, stacks, buffers of the back ends) is what the system says less these: it is
-//! measured ten times a second, believed at once when it grows and slowly when it shrinks. So the sum is
+//! measured a hundred times a second under a limit, believed at once when it grows and slowly when it
+//! shrinks. So the sum is
 //! the process' resident memory at any moment, but for what the last part did since it was measured.
 //!
 //! **What data may be** is `maxmemory` less that last part and less some headroom: a share of the memory
@@ -36,6 +37,8 @@ use hypercache_store::{Gain, Items, Sparse, give_back, give_back_kept, items, se
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// What may become resident between two looks, whatever the limit: the allocator takes memory in huge pages.
+const MARGIN_MIN: u64 = 3 << 20;
 /// From here on `maxmemory` is a limit of what is resident.
 const RESIDENT_FROM: u64 = 32 << 20;
 /// Memory for entries comes in regions of so many bytes.
@@ -99,7 +102,7 @@ impl Standing {
 
     /// A part of the limit for what happens between measurements.
     fn margin(self) -> u64 {
-        self.maxmemory / 128 + (1 << 20)
+        self.maxmemory / 128 + MARGIN_MIN
     }
 
     /// Bytes of regions that may be held.
@@ -175,13 +178,28 @@ impl Limit {
         standing.maxmemory.saturating_sub(beyond)
     }
 
-    /// Measures what is resident. To be called ten times a second.
-    pub fn measure(&self, shared: &Shared) {
+    /// Measures what is resident, and believes it where it has grown. To be called a hundred times a
+    /// second: a few microseconds, and none without a limit.
+    pub fn look(&self, shared: &Shared) {
+        let maxmemory = shared.config.hot.maxmemory.load(Relaxed);
+        if maxmemory >= RESIDENT_FROM {
+            let (others, _) = self.measured(shared, maxmemory);
+            self.others.fetch_max(others, Relaxed);
+        }
+    }
+
+    /// What is resident and not known otherwise.
+    fn measured(&self, shared: &Shared, maxmemory: u64) -> (u64, Standing) {
         let resident = system::rss_bytes();
         self.resident_max.fetch_max(resident, Relaxed);
-        let now = self.standing(shared, shared.config.hot.maxmemory.load(Relaxed));
+        let now = self.standing(shared, maxmemory);
         let known = now.held() + now.not_of_entries() + now.clients;
-        let others = resident.saturating_sub(known).max(1);
+        (resident.saturating_sub(known).max(1), now)
+    }
+
+    /// As [`Self::look`], and believes it where it has become less. To be called ten times a second.
+    pub fn measure(&self, shared: &Shared) {
+        let (others, now) = self.measured(shared, shared.config.hot.maxmemory.load(Relaxed));
         let before = self.others.load(Relaxed);
         self.others.store(others.max(before - before.saturating_sub(others) / 8), Relaxed);
         let least = least_headroom(now.items);
