@@ -76,9 +76,14 @@ pub struct Leader {
     failovers: Failovers,
     /// When each member was heard last.
     heard_us: BTreeMap<Member, u64>,
+    /// What of the metadata each knew then.
+    knew: BTreeMap<Member, u64>,
     since_us: u64,
     repaired_us: u64,
 }
+
+/// A member that does not know of so many commands lags.
+const LAG_MAX: u64 = 256;
 
 /// Heartbeats that wait for a quorum; older ones are forgotten, and their nodes ask again.
 const ASKED_MAX: usize = 4096;
@@ -93,6 +98,7 @@ impl Leader {
             last_token: 0,
             failovers: Failovers::default(),
             heard_us: BTreeMap::new(),
+            knew: BTreeMap::new(),
             since_us: now_us,
             repaired_us: now_us,
         }
@@ -111,6 +117,7 @@ impl Leader {
             return;
         }
         self.heard_us.insert(from, now_us);
+        self.knew.insert(from, heartbeat.meta_index);
         if heartbeat.is_leaving {
             return self.leases.release(from);
         }
@@ -164,6 +171,7 @@ impl Leader {
             self.repair(now_us, at, out);
             self.leases.forget(|member| at.meta.is_alive(member));
             self.heard_us.retain(|member, _| at.meta.is_alive(*member));
+            self.knew.retain(|member, _| at.meta.is_alive(*member));
         }
     }
 
@@ -172,6 +180,11 @@ impl Leader {
     pub fn silent_us(&self, member: Member, now_us: u64) -> u64 {
         let last = self.heard_us.get(&member).copied().unwrap_or(self.since_us);
         now_us.saturating_sub(last)
+    }
+
+    /// Whether the member knows of nearly all that was agreed.
+    fn keeps_up(&self, member: Member, at: &At<'_>) -> bool {
+        self.knew.get(&member).is_none_or(|index| index + LAG_MAX >= at.meta.index)
     }
 
     /// Whether the member was heard lately. Unlike [`Leader::is_heard`] this gives a new leader no time to

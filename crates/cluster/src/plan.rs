@@ -80,10 +80,19 @@ impl Default for Limits {
     }
 }
 
-/// See the module's text. `runs` tells whether a member was heard of lately.
+/// See the module's text. `runs` tells whether a member was heard of lately, `keeps_up` whether it knows what
+/// was agreed: one that lags is given nothing more, or it would be removed before it heard of it.
 #[must_use]
-pub fn plan(meta: &MetaState, runs: &dyn Fn(Member) -> bool, limits: Limits) -> Vec<Move> {
+pub fn plan(
+    meta: &MetaState,
+    runs: &dyn Fn(Member) -> bool,
+    keeps_up: &dyn Fn(Member) -> bool,
+    limits: Limits,
+) -> Vec<Move> {
     let mut planner = Planner::new(meta, runs, limits);
+    for (node, load) in &mut planner.usable {
+        load.lags = meta.member(*node).is_some_and(|member| !keeps_up(member));
+    }
     for (id, config) in &meta.partitions {
         if let Some((step, reason)) = planner.mend(config) {
             planner.take(*id, step, reason);
@@ -107,6 +116,8 @@ struct Load {
     incoming: usize,
     /// Copies that it is the source of.
     outgoing: usize,
+    /// It gets nothing more for now.
+    lags: bool,
 }
 
 struct Planner<'a> {
@@ -186,6 +197,11 @@ impl<'a> Planner<'a> {
         self.usable.contains_key(&member.node) && self.meta.is_alive(member)
     }
 
+    /// Whether the member may be handed a primacy.
+    fn may_lead(&self, member: Member) -> bool {
+        self.is_usable(member) && self.usable.get(&member.node).is_some_and(|load| !load.lags)
+    }
+
     fn in_sync(&self, config: &PartitionConfig) -> usize {
         config.isr.iter().filter(|member| self.is_usable(**member)).count()
     }
@@ -251,7 +267,7 @@ impl<'a> Planner<'a> {
 
     /// A primary on a node that is to be emptied hands over.
     fn emptied(&self, config: &PartitionConfig) -> Option<(Step, &'static str)> {
-        let others = config.isr.iter().filter(|member| self.is_usable(**member));
+        let others = config.isr.iter().filter(|member| self.may_lead(**member));
         let to = others.min_by_key(|member| self.usable.get(&member.node).map(|l| l.primaries))?;
         let step = Step::HandOver { from: config.primary, to: *to };
         let may = self.hand_overs < self.limits.hand_overs && self.meta.is_alive(config.primary);
@@ -316,7 +332,7 @@ impl<'a> Planner<'a> {
                 continue;
             }
             for (node, to) in &self.usable {
-                let is_free = !config.is_on(*node) && to.incoming < per_node;
+                let is_free = !config.is_on(*node) && to.incoming < per_node && !to.lags;
                 let there =
                     if to.zone == from.zone { crowd - 1 } else { self.in_zone(config, to.zone) };
                 // Copies in the zone that it leaves, beside it, and in the zone that it comes to.
@@ -347,6 +363,7 @@ impl<'a> Planner<'a> {
             let primaries = |member: &Member| self.usable.get(&member.node).map(|l| l.primaries);
             let Some(here) = primaries(&config.primary) else { continue };
             let others = config.isr.iter().filter(|member| **member != config.primary);
+            let others = others.filter(|member| self.may_lead(**member));
             let Some(to) = others.min_by_key(|member| primaries(member)) else { continue };
             if primaries(to).is_some_and(|there| here > there + room) {
                 let (from, to) = (config.primary, *to);
@@ -385,7 +402,7 @@ mod tests {
     fn settle(meta: &mut MetaState) -> usize {
         for round in 0.. {
             let alive = meta.clone();
-            let moves = plan(meta, &|member| alive.is_alive(member), Limits::default());
+            let moves = plan(meta, &|m| alive.is_alive(m), &|_| true, Limits::default());
             if moves.is_empty() {
                 return round;
             }
@@ -459,7 +476,7 @@ mod tests {
     fn a_move_is_not_asked_for_twice() {
         let mut meta = grown(3);
         join(&mut meta, 4, 0);
-        let steps = |meta: &MetaState| plan(meta, &|_| true, Limits::default());
+        let steps = |meta: &MetaState| plan(meta, &|_| true, &|_| true, Limits::default());
         for Move { partition, step, .. } in steps(&meta) {
             if let Step::Add(node) = step {
                 let epoch = meta.partitions[&partition].epoch;
@@ -511,10 +528,25 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_lags_is_given_nothing() {
+        let mut meta = grown(2);
+        join(&mut meta, 3, 0);
+        let lags = |member: Member| member.node != NodeId(3);
+        let moves = plan(&meta, &|_| true, &lags, Limits::default());
+        let is_for_it = |m: &Move| match m.step {
+            Step::Add(node) => node == NodeId(3),
+            Step::HandOver { to, .. } => to.node == NodeId(3),
+            Step::Drop(_) | Step::Remove(_) => false,
+        };
+        assert!(!moves.iter().any(is_for_it), "{moves:?}");
+        assert!(plan(&meta, &|_| true, &|_| true, Limits::default()).iter().any(is_for_it));
+    }
+
+    #[test]
     fn a_step_says_why() {
         let mut meta = grown(2);
         join(&mut meta, 3, 0);
-        let moves = plan(&meta, &|_| true, Limits::default());
+        let moves = plan(&meta, &|_| true, &|_| true, Limits::default());
         let text = moves[0].to_string();
         assert_eq!(text, "partition 0: copy to 0000000000000003 (the node has fewer copies)");
     }

@@ -12,6 +12,7 @@ use hypercache_cluster::message::{Message, Seal};
 use hypercache_cluster::meta::MetaState;
 use hypercache_cluster::settings::Settings;
 use hypercache_stdx::clock::boot_us;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -32,6 +33,9 @@ pub(crate) enum Call {
 
 /// Calls that wait; beyond, whoever agrees waits, and grants are dropped.
 pub(crate) const CALLS_MAX: usize = 4096;
+
+/// Grants that wait for the server to know their state: as many as come while the longest lasts.
+const EARLY_MAX: usize = 8;
 
 /// Whether the server may be called.
 #[derive(Debug, Default)]
@@ -68,8 +72,11 @@ pub(crate) struct Applier {
     pub(crate) member: Option<Member>,
     pub(crate) lease: HeldLease,
     pub(crate) applied: u64,
-    /// A grant under a state that the server does not know yet.
-    pub(crate) early: Option<Grant>,
+    /// The same for other threads.
+    pub(crate) told: Arc<AtomicU64>,
+    /// Grants under states that the server does not know yet, the oldest first: a node that lags by more
+    /// than a heartbeat takes each when it has come so far.
+    pub(crate) early: VecDeque<Grant>,
 }
 
 impl Applier {
@@ -85,8 +92,11 @@ impl Applier {
                 Call::Metadata(meta, changed) => {
                     self.host.metadata(&meta, &changed);
                     self.applied = meta.index;
+                    self.told.store(meta.index, Ordering::Relaxed);
                     self.bus.flush();
-                    if let Some(grant) = self.early.take() {
+                    let applied = self.applied;
+                    let is_due = |grant: &Grant| grant.meta_index <= applied;
+                    while let Some(grant) = self.early.pop_front_if(|grant| is_due(grant)) {
                         self.take(grant);
                     }
                 }
@@ -121,7 +131,11 @@ impl Applier {
             return;
         }
         if self.applied < grant.meta_index {
-            self.early = Some(grant);
+            if self.early.len() == EARLY_MAX {
+                self.early.pop_front();
+            }
+            self.early.push_back(grant);
+            return;
         }
         let before = self.lease.until_us();
         self.lease.take(&grant, self.applied, boot_us(), &self.settings);

@@ -15,6 +15,7 @@ use hypercache_cluster::settings::Settings;
 use hypercache_stdx::clock::boot_us;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -90,6 +91,8 @@ pub(crate) struct Control {
     pub(crate) log: Log,
     pub(crate) calls: SyncSender<Call>,
     pub(crate) published: Published,
+    /// Commands of the metadata that the server knows.
+    pub(crate) told: Arc<AtomicU64>,
     pub(crate) state: State,
 }
 
@@ -339,7 +342,7 @@ impl Control {
         let heartbeat = Heartbeat {
             from,
             stamp_us: now_us,
-            meta_index: self.state.meta.index,
+            meta_index: self.told.load(Ordering::Relaxed),
             is_leaving: self.state.is_leaving,
         };
         match self.state.leader {

@@ -47,6 +47,7 @@ use join::Seed;
 use raft::{EventsFn, Log, LogOptions};
 use router::{Face, Router};
 use secret::Secret;
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -253,6 +254,7 @@ impl Node {
         (to_control, to_host): Inboxes,
     ) -> Result<(), String> {
         let Face { router, bus, log, published } = &*self.face;
+        let told = Arc::new(AtomicU64::new(0));
         let applier = Applier {
             host: Arc::clone(&router.host),
             bus: Arc::clone(bus),
@@ -262,7 +264,8 @@ impl Node {
             member: None,
             lease: HeldLease::default(),
             applied: 0,
-            early: None,
+            told: Arc::clone(&told),
+            early: VecDeque::new(),
         };
         let control = Control {
             me: bus.me,
@@ -281,6 +284,7 @@ impl Node {
             log: log.clone(),
             calls: self.calls.clone(),
             published: published.clone(),
+            told,
             state: State::default(),
         };
         self.spawn("applier", move || applier.run(&to_host))?;

@@ -140,9 +140,11 @@ enum Ask {
 /// Questions that wait for the log's thread; what is beyond is dropped, and asked again by whoever cares.
 const ASKS_MAX: usize = 16_384;
 
+/// A voter stands for election 300 to 400 ms after it last heard of a leader: the longest election timeout,
+/// and then a drawn one. Leases of nodes (500 ms) are to outlive the change of a leader.
 const HEARTBEAT_MS: u64 = 50;
-const ELECTION_MIN_MS: u64 = 150;
-const ELECTION_MAX_MS: u64 = 300;
+const ELECTION_MIN_MS: u64 = 100;
+const ELECTION_MAX_MS: u64 = 200;
 /// Entries between snapshots, and entries kept beside one for those who lag.
 const SNAPSHOT_EVERY: u64 = 4096;
 const KEPT_ENTRIES: u64 = 1024;

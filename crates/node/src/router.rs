@@ -137,7 +137,7 @@ impl Outside for Face {
         let meta = self.published.get();
         // Who does not lead has heard of nobody lately; it goes by who can be reached.
         let runs = |member: Member| member.node == self.bus.me || self.bus.is_up(member.node);
-        plan(&meta, &runs, Limits::default()).iter().map(ToString::to_string).collect()
+        plan(&meta, &runs, &|_| true, Limits::default()).iter().map(ToString::to_string).collect()
     }
 
     fn ask_hand_over(&self, partition: PartitionId, to: Member) {

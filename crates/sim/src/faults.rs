@@ -148,12 +148,15 @@ impl Plan {
         let is_sync = chance(0.9);
         let nodes = 3 + rng.below(3) as usize;
         let copies = if rng.below(4) == 0 { 2 } else { 3 };
+        let clients = 4 + rng.below(4) as usize;
+        // Few, so that each sees much; some, so that the planner has something to spread. All have keys.
+        let partitions = [1, 1, 2, 2, 2, 5][rng.below(6) as usize];
+        let keys = (2 + rng.below(6)).max(u64::from(partitions));
         Plan {
             nodes,
-            clients: 4 + rng.below(4) as usize,
-            // Few, so that each sees much; some, so that the planner has something to spread.
-            partitions: [1, 1, 2, 2, 2, 5][rng.below(6) as usize],
-            keys: 2 + rng.below(6),
+            clients,
+            partitions,
+            keys,
             copies,
             min_sync: if is_strict { 2 } else { 1 },
             replica_reads,

@@ -14,7 +14,8 @@ impl Leader {
     /// What this leader would change next.
     #[must_use]
     pub fn plan(&self, now_us: u64, at: &At<'_>) -> Vec<Move> {
-        plan(at.meta, &|member| self.is_heard(member, now_us, at.settings), Limits::default())
+        let runs = |member| self.is_heard(member, now_us, at.settings);
+        plan(at.meta, &runs, &|member| self.keeps_up(member, at), Limits::default())
     }
 }
 
