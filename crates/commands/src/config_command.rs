@@ -90,7 +90,10 @@ fn get(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     cx.reply.map(shown.len());
     for name in shown {
         cx.reply.bulk(name.as_bytes());
-        cx.reply.bulk(cx.shared.config.get(name).as_bytes());
+        let value = cx.shared.config.get(name);
+        // Whoever has it is a node of the cluster to the others.
+        let is_hidden = name == "cluster-secret" && !value.is_empty();
+        cx.reply.bulk(if is_hidden { b"(redacted)" } else { value.as_bytes() });
     }
     Ok(())
 }

@@ -17,7 +17,7 @@
 
 use crate::charge::{Charge, Sum, heap, table};
 use crate::shared::Shared;
-use hypercache_stdx::clock;
+use hypercache_stdx::{clock, rng};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -89,7 +89,7 @@ pub struct Leases {
 const ENDED_PER_TURN: usize = 256;
 
 impl Leases {
-    /// None yet. Tokens follow the clock, so that one that was kept over a restart is no other's.
+    /// None yet. Tokens begin anywhere, so that one of before a restart or of another node is no other's.
     pub(crate) fn new(registered: &Arc<Sum>) -> Self {
         let (all, by_time, by_client, keys_bytes) = Default::default();
         let charge = Charge::new(registered);
@@ -97,8 +97,8 @@ impl Leases {
             table: Mutex::new(Table { all, by_time, by_client, keys_bytes, charge }),
             len: AtomicUsize::new(0),
             next_ms: AtomicU64::new(u64::MAX),
-            // Below 2^53 until 2242, for clients that know numbers as doubles only.
-            last_token: AtomicU64::new((clock::now_ms() / 1000) << 20),
+            // Below 2^53, for clients that know numbers as doubles only.
+            last_token: AtomicU64::new(rng::entropy() >> 12),
         }
     }
 

@@ -101,10 +101,11 @@ impl Plane {
         *self.meta.write() = Arc::clone(meta);
     }
 
-    /// Whether the node holds its lease.
+    /// Whether the node holds its lease: not while a partition has yet to hear of a configuration, which
+    /// the lease may have been given under.
     #[must_use]
     pub fn has_lease(&self, now_us: u64) -> bool {
-        now_us < self.lease_until_us.load(Acquire)
+        now_us < self.lease_until_us.load(Acquire) && !self.has_later.load(Acquire)
     }
 
     pub(super) fn set_lease(&self, until_us: u64) {

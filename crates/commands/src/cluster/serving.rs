@@ -274,8 +274,8 @@ fn note_needs_of(cx: &mut Cx<'_>, plane: &Plane, asked: Asked<'_>) {
     let (needs, mut last) = (&mut cx.worker.needs, None);
     cx.keys.each_held(|number, shard| {
         let write = shard.last_write(number);
-        if !has_keys && write.is_none() {
-            // It holds all partitions, and did nothing to this one.
+        if !has_keys && write.is_none() && !asked.reads_more() {
+            // It holds all partitions, and did nothing to this one. A script holds what it looked at.
             return;
         }
         let need = shard.need(number, durability, |partition, plane| {

@@ -110,6 +110,10 @@ impl Keys<'_> {
     ) -> Option<u64> {
         let (db, leases) = (self.db, Arc::clone(&self.keyspace.leases));
         let (shard, partition, key) = self.place_of(key);
+        // What another node decides about is not loaded here.
+        if shard.is_foreign() {
+            return None;
+        }
         let history = &mut shard.history;
         // The old one is over, so it makes room first.
         history.end_lease(db, key.bytes, None);

@@ -260,10 +260,8 @@ pub(crate) fn read_rule(partition: &Partition, plane: &Plane, db: u8, hash: u64)
 
 /// When anything of a partition may be shown.
 pub(crate) fn read_rule_of_all(partition: &Partition) -> ReadRule {
-    if partition.dirty_keys() == 0 {
-        return ReadRule::Now;
-    }
-    ReadRule::After(partition.tail().lsn)
+    let tail = partition.tail().lsn;
+    if partition.commit() >= tail { ReadRule::Now } else { ReadRule::After(tail) }
 }
 
 /// Whether a copy may show a key.
@@ -319,9 +317,12 @@ impl<'a> Keys<'a> {
     }
 
     /// Whether those may be served now who wait for keys of a partition that is held: not while it changes
-    /// hands. Of another node's they only wait to read.
+    /// hands. Of another node's they only wait to read, and are shown what is committed.
     pub(crate) fn may_serve(&self, partition: u16) -> bool {
-        self.seen_shard(partition).is_some_and(|shard| shard.is_foreign || shard.may_remove())
+        self.seen_shard(partition).is_some_and(|shard| {
+            let is_committed = |p: &Partition| p.commit() >= p.tail().lsn;
+            shard.may_remove() || shard.is_foreign && shard.partition().is_none_or(is_committed)
+        })
     }
 
     /// A partition that is held.

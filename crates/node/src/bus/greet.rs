@@ -6,6 +6,7 @@ use hypercache_cluster::bus::{Frame, Hello, Lane, PROTOCOL_MAX, PROTOCOL_MIN, We
 use hypercache_cluster::frame::HEADER_BYTES;
 use hypercache_cluster::ids::NodeId;
 use hypercache_cluster::meta::NodeAddress;
+use hypercache_stdx::clock;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -41,18 +42,32 @@ fn say(stream: &mut TcpStream, frame: &Frame) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// Reads all of `bytes`, unless that takes too long, however the bytes come.
+fn fill(stream: &mut TcpStream, mut bytes: &mut [u8], until_us: u64) -> Result<(), String> {
+    while !bytes.is_empty() {
+        if clock::boot_us() > until_us {
+            return Err("no greeting: it takes too long".to_owned());
+        }
+        match stream.read(bytes) {
+            Ok(0) => return Err("no greeting: it was closed".to_owned()),
+            Ok(n) => bytes = &mut bytes[n..],
+            Err(error) => return Err(format!("no greeting: {error}")),
+        }
+    }
+    Ok(())
+}
+
 /// Reads one frame and not a byte more. Returns it and its bytes.
 fn hear(stream: &mut TcpStream) -> Result<(Frame, Vec<u8>), String> {
     let mut bytes = vec![0; HEADER_BYTES];
-    stream.read_exact(&mut bytes).map_err(|error| format!("no greeting: {error}"))?;
+    let until_us = clock::boot_us() + GREETING_TIMEOUT.as_micros() as u64;
+    fill(stream, &mut bytes, until_us)?;
     let length = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
     if length > STRANGER_BYTES_MAX {
         return Err("it speaks another protocol".to_owned());
     }
     bytes.resize(HEADER_BYTES + length, 0);
-    stream
-        .read_exact(&mut bytes[HEADER_BYTES..])
-        .map_err(|error| format!("no greeting: {error}"))?;
+    fill(stream, &mut bytes[HEADER_BYTES..], until_us)?;
     match Frame::decode(&bytes) {
         Ok(Some((Frame::Refused(why), _))) => Err(format!("it refuses: {why}")),
         Ok(Some((frame, _))) => Ok((frame, bytes)),

@@ -68,6 +68,9 @@ fn read_all(bus: &Arc<Bus>, stream: &mut TcpStream, from: NodeId) -> String {
         return error.to_string();
     }
     while !bus.is_over.load(Ordering::Relaxed) {
+        if bus.is_removed(from) {
+            return "it was removed from the cluster".to_owned();
+        }
         let filled = buffer.len();
         buffer.resize(filled + READ_BYTES, 0);
         let read = stream.read(&mut buffer[filled..]);
