@@ -4,8 +4,8 @@
 //! **What counts.** The keyspace knows to the byte what is in use ([`Shared::bytes_used`]), and the store
 //! how much memory for entries it holds ([`items`]). What else is resident (the program, the allocator's
 //! and the tables' slack, stacks, buffers of the back ends) is what the system says less these: it is
-//! measured a hundred times a second under a limit, believed at once when it grows and slowly when it
-//! shrinks. So the sum is
+//! measured ten times a second, and fifty times near the limit, believed at once when it grows and slowly
+//! when it shrinks. So the sum is
 //! the process' resident memory at any moment, but for what the last part did since it was measured.
 //!
 //! **What data may be** is `maxmemory` less that last part and less some headroom: a share of the memory
@@ -37,8 +37,6 @@ use hypercache_store::{Gain, Items, Sparse, give_back, give_back_kept, items, se
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What may become resident between two looks, whatever the limit: the allocator takes memory in huge pages.
-const MARGIN_MIN: u64 = 3 << 20;
 /// From here on `maxmemory` is a limit of what is resident.
 const RESIDENT_FROM: u64 = 32 << 20;
 /// Memory for entries comes in regions of so many bytes.
@@ -55,6 +53,8 @@ const MOVED_BY_WRITE: usize = 2;
 const SLICE_NS: u64 = 250_000;
 /// Keys that go in a slice.
 const EVICTED_BY_SLICE: usize = 128;
+/// Near the limit what is resident is measured so often.
+const MEASURED_EVERY_MS: u64 = 20;
 /// Where nothing was worth to be moved, the next look is so much later.
 const PATIENCE_MS: u64 = 2;
 
@@ -66,6 +66,8 @@ pub struct Limit {
     /// What is left free beyond.
     headroom: AtomicU64,
     resident_max: AtomicU64,
+    /// When it was measured last, on the clock that never goes back.
+    measured_ms: AtomicU64,
     /// What is being emptied.
     sparse: Mutex<Option<Sparse>>,
     /// Before this there is nothing to empty, on the clock that never goes back.
@@ -102,7 +104,7 @@ impl Standing {
 
     /// A part of the limit for what happens between measurements.
     fn margin(self) -> u64 {
-        self.maxmemory / 128 + MARGIN_MIN
+        self.maxmemory / 64 + (1 << 20)
     }
 
     /// Bytes of regions that may be held.
@@ -178,33 +180,33 @@ impl Limit {
         standing.maxmemory.saturating_sub(beyond)
     }
 
-    /// Measures what is resident, and believes it where it has grown. To be called a hundred times a
-    /// second: a few microseconds, and none without a limit.
-    pub fn look(&self, shared: &Shared) {
-        let maxmemory = shared.config.hot.maxmemory.load(Relaxed);
-        if maxmemory >= RESIDENT_FROM {
-            let (others, _) = self.measured(shared, maxmemory);
-            self.others.fetch_max(others, Relaxed);
+    /// Measures what is resident, and lets the headroom shrink. To be called ten times a second.
+    pub fn measure(&self, shared: &Shared) {
+        self.note_resident(shared);
+        let least = least_headroom(items());
+        let headroom = self.headroom.load(Relaxed);
+        self.headroom.store(least.max(headroom - headroom.saturating_sub(least) / 64), Relaxed);
+    }
+
+    /// Measures what is resident, if that was not done for a while.
+    fn note_resident_if_old(&self, shared: &Shared) {
+        let (now_ms, before_ms) = (clock::mono_ms(), self.measured_ms.load(Relaxed));
+        let is_old = now_ms >= before_ms + MEASURED_EVERY_MS;
+        let is_mine = || self.measured_ms.compare_exchange(before_ms, now_ms, Relaxed, Relaxed);
+        if is_old && is_mine().is_ok() {
+            self.note_resident(shared);
         }
     }
 
-    /// What is resident and not known otherwise.
-    fn measured(&self, shared: &Shared, maxmemory: u64) -> (u64, Standing) {
+    fn note_resident(&self, shared: &Shared) {
         let resident = system::rss_bytes();
         self.resident_max.fetch_max(resident, Relaxed);
-        let now = self.standing(shared, maxmemory);
+        let now = self.standing(shared, shared.config.hot.maxmemory.load(Relaxed));
         let known = now.held() + now.not_of_entries() + now.clients;
-        (resident.saturating_sub(known).max(1), now)
-    }
-
-    /// As [`Self::look`], and believes it where it has become less. To be called ten times a second.
-    pub fn measure(&self, shared: &Shared) {
-        let (others, now) = self.measured(shared, shared.config.hot.maxmemory.load(Relaxed));
+        let others = resident.saturating_sub(known).max(1);
         let before = self.others.load(Relaxed);
-        self.others.store(others.max(before - before.saturating_sub(others) / 8), Relaxed);
-        let least = least_headroom(now.items);
-        let headroom = self.headroom.load(Relaxed);
-        self.headroom.store(least.max(headroom - headroom.saturating_sub(least) / 64), Relaxed);
+        self.others.store(others.max(before - before.saturating_sub(others) / 32), Relaxed);
+        self.measured_ms.store(clock::mono_ms(), Relaxed);
     }
 
     /// Has more evicted ahead, up to a share of the limit.
@@ -266,7 +268,11 @@ pub(crate) fn bytes_until_full(shared: &Shared, own: isize) -> isize {
         set_held_max(usize::MAX);
         return isize::MAX;
     }
-    let standing = shared.limit.standing(shared, maxmemory);
+    let mut standing = shared.limit.standing(shared, maxmemory);
+    if standing.is_limited() && standing.resident() > standing.maxmemory / 8 * 7 {
+        shared.limit.note_resident_if_old(shared);
+        standing = shared.limit.standing(shared, maxmemory);
+    }
     let held_max = if standing.is_limited() { standing.held_max() as usize } else { usize::MAX };
     set_held_max(held_max);
     let room = shared.limit.used_max(standing) as isize - standing.used as isize;

@@ -225,8 +225,6 @@ pub(crate) struct Worker<D: Driver> {
     /// When memory is looked after next, and whether that goes on soon.
     next_keep_ms: u64,
     is_keeping: bool,
-    /// When what is resident is looked at again.
-    next_look_ms: u64,
     ticks: u64,
     sampling: sample::Sampling,
     /// Partition whose expiry goes on, while a round of it is not finished.
@@ -262,7 +260,6 @@ impl<D: Driver> Worker<D> {
             timeouts: BTreeSet::new(),
             next_tick_ms: 0,
             next_keep_ms: 0,
-            next_look_ms: 0,
             is_keeping: false,
             ticks: 0,
             sampling: sample::Sampling::default(),

@@ -21,8 +21,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Timers run this often, in ms.
 pub(super) const TICK_MS: u64 = 100;
-/// How often it is looked at what is resident, under a limit.
-const LOOK_MS: u64 = 10;
 const TICKS_PER_SECOND: u64 = 1000 / TICK_MS;
 /// Longest stretch of expiry work between two turns, in microseconds.
 const EXPIRE_SLICE_US: u64 = 1000;
@@ -151,10 +149,6 @@ impl<D: Driver> Worker<D> {
         if self.turn_ended_ms >= self.next_keep_ms {
             self.is_keeping = limit::keep(&self.shared, &mut self.commands);
             self.next_keep_ms = self.turn_ended_ms + if self.is_keeping { 1 } else { TICK_MS };
-        }
-        if self.commands.id == 0 && self.turn_ended_ms >= self.next_look_ms {
-            self.next_look_ms = self.turn_ended_ms + LOOK_MS;
-            self.shared.limit.look(&self.shared);
         }
         let is_due = self.turn_ended_ms >= self.next_tick_ms;
         if !is_due && self.expiring.is_none() {
