@@ -51,8 +51,8 @@ const PROPOSE_AGAIN_US: u64 = 300_000;
 const PROPOSED_MAX: usize = 8192;
 /// A removed node is told so for this long, then it is forgotten.
 const GOODBYE_US: u64 = 2_000_000;
-/// Events that are taken before what they changed is told.
-const BATCH: usize = 1024;
+/// Events that are taken before what they changed is told: all that can wait.
+const BATCH: usize = EVENTS_MAX;
 
 /// What this node asks for when it forms or joins a cluster.
 #[derive(Clone, Debug)]
@@ -127,15 +127,13 @@ impl Control {
             let until_us = self.state.tick_at_us.min(self.publish_at_us());
             let wait_us = until_us.saturating_sub(boot_us()).max(50);
             match events.recv_timeout(Duration::from_micros(wait_us)) {
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(event) => self.on_event(event),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            for event in events.try_iter().take(BATCH) {
-                if matches!(event, Event::Stop) {
-                    return;
+                Ok(first) => {
+                    if self.on_events(first, events) {
+                        return;
+                    }
                 }
-                self.on_event(event);
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
             }
             if boot_us() >= self.publish_at_us() {
                 self.publish();
@@ -146,6 +144,22 @@ impl Control {
         }
     }
 
+    /// Handles what waits, and says whether that is the end. What the log says comes first: a proposal is
+    /// judged by the state, and a state that is known late, behind thousands of proposals, lets pass again
+    /// and again what is done already.
+    fn on_events(&mut self, first: Event, events: &Receiver<Event>) -> bool {
+        let waiting = std::iter::once(first).chain(events.try_iter().take(BATCH));
+        let is_of_log = |event: &Event| matches!(event, Event::Raft(_));
+        let (of_log, others): (Vec<Event>, Vec<Event>) = waiting.partition(is_of_log);
+        for event in of_log.into_iter().chain(others) {
+            if matches!(event, Event::Stop) {
+                return true;
+            }
+            self.on_event(event);
+        }
+        false
+    }
+
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Raft(event) => self.on_raft(event),
@@ -154,10 +168,11 @@ impl Control {
                     leader.on_heartbeat(heartbeat, now_us, at, out)
                 });
             }
-            Event::SealAck(ack) => self.lead(|leader, now_us, at, out| {
-                leader.on_seal_ack(&ack);
-                leader.tick(now_us, at, out);
-            }),
+            Event::SealAck(ack) => {
+                self.lead(|leader, _, _, _| leader.on_seal_ack(&ack));
+                // One look at all partitions for all acks that wait: a lost node makes a thousand.
+                self.state.tick_at_us = 0;
+            }
             Event::Propose { command, origin } => self.propose(command, origin),
             Event::Joined(cluster) => {
                 self.identity.cluster = cluster;
