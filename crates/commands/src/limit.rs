@@ -5,8 +5,8 @@
 //! how much memory for entries it holds ([`items`]). What else is resident (the program, the allocator's
 //! and the tables' slack, stacks, buffers of the back ends) is what the system says less these: it is
 //! measured ten times a second, and fifty times near the limit, believed at once when it grows and slowly
-//! when it shrinks. So the sum is
-//! the process' resident memory at any moment, but for what the last part did since it was measured.
+//! when it shrinks. So the sum is the process' resident memory at any moment, but for what the last part
+//! did since it was measured.
 //!
 //! **What data may be** is `maxmemory` less that last part and less some headroom: a share of the memory
 //! for entries is always free slots, as sizes are never what fits. Writes evict down to it one for one,
@@ -47,8 +47,10 @@ const PAGE: u64 = 32 << 10;
 const COST_MAX: usize = 6;
 /// With fewer free bytes in pages, or no run of pages for the largest slots, entries are moved together.
 const FREE_MIN: u64 = 512 << 10;
-/// Slots that one write looks at to free pages, at most: some 20 µs.
+/// Lots of 32 slots that one write looks at to free pages, at most: some 20 µs.
 const MOVED_BY_WRITE: usize = 2;
+/// The same where there are hardly any left: some 150 µs.
+const MOVED_AT_ONCE: usize = 16;
 /// Time of a slice of a worker's upkeep, which runs every millisecond at most.
 const SLICE_NS: u64 = 250_000;
 /// Keys that go in a slice.
@@ -131,6 +133,12 @@ impl Standing {
         }
     }
 
+    /// Whether each write is to ask: the next ones may use up the free pages, a slab of some each.
+    fn is_short_soon(self) -> bool {
+        let has_few = (self.items.free as u64) < 4 * FREE_MIN || !self.items.has_run;
+        self.is_limited() && self.held() >= self.held_max() && has_few
+    }
+
     /// The same, when there is time.
     fn wants(self) -> Option<Gain> {
         let unused = (self.items.holes() + self.items.free) as u64;
@@ -185,7 +193,7 @@ impl Limit {
         self.note_resident(shared);
         let least = least_headroom(items());
         let headroom = self.headroom.load(Relaxed);
-        self.headroom.store(least.max(headroom - headroom.saturating_sub(least) / 64), Relaxed);
+        self.headroom.store(least.max(headroom - headroom.saturating_sub(least) / 32), Relaxed);
     }
 
     /// Measures what is resident, if that was not done for a while.
@@ -209,20 +217,22 @@ impl Limit {
         self.measured_ms.store(clock::mono_ms(), Relaxed);
     }
 
-    /// Has more evicted ahead, up to a share of the limit.
-    fn widen(&self, bytes: u64, maxmemory: u64) {
-        let headroom = self.headroom.load(Relaxed) + bytes;
-        self.headroom.store(headroom.min(maxmemory / 4), Relaxed);
+    /// Has more evicted ahead, up to a share of the memory for entries.
+    fn widen(&self, bytes: u64) {
+        let headroom = self.headroom.load(Relaxed);
+        let most = (items().held as u64 / 4).max(headroom);
+        self.headroom.store((headroom + bytes).min(most), Relaxed);
     }
 
     /// Sees to it that there are free pages.
     fn keep_pages(&self, shared: &Shared, standing: Standing) {
         let Some(gain) = standing.needs() else { return };
         let before_ms = self.idle_until_ms.load(Relaxed);
-        self.empty_some(shared, gain, MOVED_BY_WRITE);
-        // Nothing is worth to be moved yet.
-        if self.idle_until_ms.load(Relaxed) != before_ms {
-            self.widen(PAGE, standing.maxmemory);
+        let is_urgent = gain == Gain::Region || (standing.items.free as u64) < FREE_MIN / 2;
+        self.empty_some(shared, gain, if is_urgent { MOVED_AT_ONCE } else { MOVED_BY_WRITE });
+        let is_in_vain = self.idle_until_ms.load(Relaxed) != before_ms;
+        if is_urgent || is_in_vain {
+            self.widen(PAGE);
         }
         if gain == Gain::Region {
             let _as_it_is = give_back(0, 1);
@@ -240,7 +250,7 @@ impl Limit {
             if sparse.is_none() {
                 *sparse = Sparse::close(gain);
                 if sparse.as_ref().is_some_and(|sparse| sparse.cost > COST_MAX) {
-                    self.widen(4 * PAGE, shared.config.hot.maxmemory.load(Relaxed));
+                    self.widen(4 * PAGE);
                 }
             }
             let Some(there) = &mut *sparse else {
@@ -277,7 +287,7 @@ pub(crate) fn bytes_until_full(shared: &Shared, own: isize) -> isize {
     set_held_max(held_max);
     let room = shared.limit.used_max(standing) as isize - standing.used as isize;
     match room > 0 {
-        true if standing.needs().is_some() => own - 1,
+        true if standing.is_short_soon() => own - 1,
         true => own + room / shared.workers() as isize,
         false => own + room,
     }
