@@ -41,19 +41,6 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Keys and bytes of the selected database.
-fn size(cx: &mut Cx<'_>) -> (f64, f64) {
-    let (number, mut keys, mut bytes) = (cx.keys.db, 0, 0);
-    cx.keys.each_shard(|_, shard| {
-        if let Some(db) = shard.db(number) {
-            keys += db.len();
-            bytes += db.bytes();
-        }
-        true
-    });
-    (keys as f64, bytes as f64)
-}
-
 fn prefixes(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
     const COUNT: i64 = 10;
     let count = match args.len() {
@@ -63,7 +50,7 @@ fn prefixes(cx: &mut Cx<'_>, args: Args<'_>) -> Outcome {
         }
         _ => return Err(ReplyError::Syntax),
     };
-    let (keys, _) = size(cx);
+    let keys = cx.keys.size().0 as f64;
     let (_, mut prefixes) = cx.shared.key_sample.summary(cx.keys.db);
     prefixes.truncate(count as usize);
     cx.reply.array(prefixes.len());
@@ -103,7 +90,8 @@ fn bytes_text(bytes: f64) -> String {
 const DRAWS_MIN: usize = 256;
 
 fn advice(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
-    let (keys, bytes) = size(cx);
+    let (keys, bytes) = cx.keys.size();
+    let (keys, bytes) = (keys as f64, bytes as f64);
     let (all, prefixes) = cx.shared.key_sample.summary(cx.keys.db);
     let mut lines = Vec::new();
     if all.draws == 0 {

@@ -35,14 +35,8 @@ fn miss_ratio(cx: &mut Cx<'_>, _: Args<'_>) -> Outcome {
         let text = "ERR the miss-ratio curve is kept under maxmemory-policy adaptive";
         return Err(ReplyError::Text(text));
     }
-    let (number, mut keys, mut bytes) = (cx.keys.db, 0, 0);
-    cx.keys.each_shard(|_, shard| {
-        if let Some(db) = shard.db(number) {
-            keys += db.len();
-            bytes += db.bytes();
-        }
-        true
-    });
+    let number = cx.keys.db;
+    let (keys, bytes) = cx.keys.size();
     let sizes = MULTIPLES.map(|multiple| multiple * keys as f64);
     let Some((_, ratios)) = uses.hit_ratios(number, &sizes) else {
         cx.reply.array(0);

@@ -44,8 +44,13 @@ fn words(text: &str) -> Vec<String> {
     text.split(' ').map(str::to_owned).collect()
 }
 
+fn redis(port: u16, limit: u64, policy: &str) -> Vec<String> {
+    let rest = format!("--port {port} --maxmemory {limit} --maxmemory-policy {policy}");
+    [words(&rest), vec!["--save".into(), String::new()]].concat()
+}
+
 fn contestants() -> Result<Vec<Contestant>> {
-    let redis = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into());
+    let peer = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into());
     let resp = |name, program: &str, args| Contestant {
         name,
         program: program.into(),
@@ -58,16 +63,8 @@ fn contestants() -> Result<Vec<Contestant>> {
                 "--port {port} --threads 1 --maxmemory {limit} --maxmemory-policy adaptive"
             ))
         }),
-        resp("redis allkeys-lru", &redis, |port, limit| {
-            let policy = "allkeys-lru";
-            let rest = format!("--port {port} --maxmemory {limit} --maxmemory-policy {policy}");
-            [words(&rest), vec!["--save".into(), String::new()]].concat()
-        }),
-        resp("redis allkeys-lfu", &redis, |port, limit| {
-            let policy = "allkeys-lfu";
-            let rest = format!("--port {port} --maxmemory {limit} --maxmemory-policy {policy}");
-            [words(&rest), vec!["--save".into(), String::new()]].concat()
-        }),
+        resp("redis allkeys-lru", &peer, |port, limit| redis(port, limit, "allkeys-lru")),
+        resp("redis allkeys-lfu", &peer, |port, limit| redis(port, limit, "allkeys-lfu")),
         Contestant {
             name: "memcached",
             program: "memcached".into(),
@@ -277,15 +274,19 @@ impl Play<'_> {
 }
 
 /// Plays a trace to all servers and prints a line of the table.
-fn play(trace: &Trace, share: f64, object_bytes: Option<u32>) -> Result<()> {
+fn play(
+    contestants: &[Contestant],
+    trace: &Trace,
+    (share, object_bytes): (f64, Option<u32>),
+) -> Result<()> {
     let mut play = Play { trace, copies: 1, object_bytes };
     let one = (play.footprint() as f64 * share) as u64;
     play.copies = BYTES_MIN.div_ceil(one.max(1)).clamp(1, 64);
     let bytes = one * play.copies;
     let requests = trace.ids.len() as u64 * play.copies;
     print!("| {} | {} | {:.1} |", trace.name, play.copies, bytes as f64 / 1e6);
-    for contestant in contestants()? {
-        let (misses, grown) = play.at(&contestant, bytes)?;
+    for contestant in contestants {
+        let (misses, grown) = play.at(contestant, bytes)?;
         let ratio = misses as f64 / requests as f64;
         print!(" {ratio:.4} ({:.1}) |", grown as f64 / 1e6);
         std::io::stdout().flush()?;
@@ -296,9 +297,10 @@ fn play(trace: &Trace, share: f64, object_bytes: Option<u32>) -> Result<()> {
 
 /// Plays traces at one share of the bytes of all their objects.
 pub(super) fn replay(traces: &[Trace], share: f64, object_bytes: Option<u32>) -> Result<()> {
-    let names: Vec<_> = contestants()?.iter().map(|c| c.name).collect();
+    let contestants = contestants()?;
+    let names: Vec<_> = contestants.iter().map(|c| c.name).collect();
     println!("miss ratio (MB by which the process grew)\n");
     println!("| trace | copies | MB | {} |", names.join(" | "));
     println!("|---|---:|---:|{}", "---:|".repeat(names.len()));
-    traces.iter().try_for_each(|trace| play(trace, share, object_bytes))
+    traces.iter().try_for_each(|trace| play(&contestants, trace, (share, object_bytes)))
 }

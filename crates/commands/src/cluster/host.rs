@@ -54,8 +54,9 @@ impl ServerHost {
     }
 
     fn catch_up(&self, shared: &Shared, number: u16, shard: &mut Shard) {
-        for config in self.plane.take_later(number) {
+        while let Some(config) = self.plane.first_later(number) {
             shard.step(shared, number, |partition, cx| partition.configure(&config, cx));
+            self.plane.done_later(number);
         }
     }
 

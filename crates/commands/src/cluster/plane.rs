@@ -252,15 +252,25 @@ impl Plane {
         self.has_later.store(true, Release);
     }
 
-    /// Takes the configurations that were put off of a partition, whose lock is held.
-    pub(super) fn take_later(&self, partition: u16) -> VecDeque<PartitionConfig> {
+    /// The configuration of a partition, whose lock is held, that was put off first. It stays until
+    /// [`Plane::done_later`] says that the partition knows it: until then the lease does not count.
+    pub(super) fn first_later(&self, partition: u16) -> Option<PartitionConfig> {
         if !self.has_later.load(Acquire) {
-            return VecDeque::new();
+            return None;
         }
+        self.later.lock().get(&partition)?.front().cloned()
+    }
+
+    /// The partition, whose lock is held, has heard of the configuration that was put off first.
+    pub(super) fn done_later(&self, partition: u16) {
         let mut later = self.later.lock();
-        let taken = later.remove(&partition).unwrap_or_default();
+        if let Some(configs) = later.get_mut(&partition) {
+            configs.pop_front();
+            if configs.is_empty() {
+                later.remove(&partition);
+            }
+        }
         self.has_later.store(!later.is_empty(), Release);
-        taken
     }
 
     /// Notes that this process is no member any more.
@@ -273,5 +283,28 @@ impl Plane {
     #[must_use]
     pub fn expelled(&self) -> Option<&str> {
         self.expelled.get().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hypercache_cluster::ids::Epoch;
+
+    #[test]
+    fn the_lease_counts_when_all_partitions_know_what_was_put_off() {
+        let plane = Plane::new(Settings::default(), 1);
+        plane.set_lease(10);
+        let config = |epoch| PartitionConfig { epoch: Epoch(epoch), ..PartitionConfig::default() };
+        plane.put_off(1, config(1));
+        plane.put_off(1, config(2));
+        plane.put_off(2, config(1));
+        for (partition, epoch) in [(1, 1), (2, 1), (1, 2)] {
+            assert_eq!(plane.first_later(partition), Some(config(epoch)));
+            assert!(!plane.has_lease(5), "a partition has yet to hear of it");
+            plane.done_later(partition);
+        }
+        assert_eq!(plane.first_later(1), None);
+        assert!(plane.has_lease(5) && !plane.has_lease(10));
     }
 }

@@ -74,4 +74,16 @@ impl Keys<'_> {
         });
         sum
     }
+
+    /// Keys and bytes of the selected database, copies of other nodes' keys among them.
+    pub(crate) fn size(&mut self) -> (usize, usize) {
+        let (number, mut sum) = (self.db, (0, 0));
+        self.each_shard(|_, shard| {
+            if let Some(db) = shard.db(number) {
+                sum = (sum.0 + db.len(), sum.1 + db.bytes());
+            }
+            true
+        });
+        sum
+    }
 }
