@@ -10,6 +10,21 @@ unsafe extern "C" {
     fn __asan_unpoison_memory_region(start: *const u8, bytes: usize);
 }
 
+/// Notes that memory was cut into slots, which are free. Before it may have been cut otherwise, and links lie
+/// where other slots were.
+#[inline(always)]
+pub(super) fn cut(start: usize, bytes: usize, slots: usize) {
+    #[cfg(asan)]
+    {
+        // SAFETY: this changes no contents; the memory is that of a slab of which no slot is anybody's.
+        unsafe {
+            __asan_unpoison_memory_region(start as *const u8, bytes * slots);
+        }
+        (0..slots).for_each(|number| forbid(start + number * bytes, bytes));
+    }
+    let _ = (start, bytes, slots);
+}
+
 /// Notes that a slot is free.
 #[inline(always)]
 pub(super) fn forbid(slot: usize, bytes: usize) {

@@ -19,6 +19,7 @@
 mod tests;
 
 use super::classes::{CLASS, CLASSES, ORDER_MAX, PAGE_BYTES};
+use super::guard;
 use super::pages::{Pages, REGION_PAGES, run_mask};
 use super::region::REGION_BYTES;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -280,7 +281,9 @@ impl Slabs {
             self.slab(page + u32::from(back)).part = Part::Rest(back);
         }
         *self.slab(page) = Slab { part: Part::First, class: class as u8, ..Slab::default() };
-        self.bins[class].free += CLASS[class].slots as usize;
+        let (bytes, slots) = (CLASS[class].bytes as usize, CLASS[class].slots as usize);
+        guard::cut(self.pages.address_of(page), bytes, slots);
+        self.bins[class].free += slots;
         self.link(page, class);
         page
     }

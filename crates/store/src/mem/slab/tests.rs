@@ -28,6 +28,7 @@ impl Model {
         if let Some((above, _)) = self.slots.range(slot..).next() {
             assert!(slot + bytes(class) <= *above, "overlaps with one above");
         }
+        guard::allow(slot, bytes(class));
         fill(slot, bytes(class));
         self.slots.insert(slot, class);
     }
@@ -37,7 +38,12 @@ impl Model {
         let Some((&slot, &class)) = self.slots.iter().nth(nth % self.slots.len().max(1)) else {
             return;
         };
+        self.give_slot(slabs, slot, class);
+    }
+
+    fn give_slot(&mut self, slabs: &mut Slabs, slot: usize, class: usize) {
         self.slots.remove(&slot);
+        guard::forbid(slot, CLASS[class].bytes as usize);
         let mut chain = Chain::EMPTY;
         chain.push(slot);
         slabs.give(class, chain);
@@ -51,10 +57,7 @@ impl Model {
             let there: Vec<usize> = self.slots.range(start..end).map(|(slot, _)| *slot).collect();
             for slot in there {
                 self.take(slabs, class, 1);
-                self.slots.remove(&slot);
-                let mut chain = Chain::EMPTY;
-                chain.push(slot);
-                slabs.give(class, chain);
+                self.give_slot(slabs, slot, class);
             }
         }
         assert!(slabs.reopen() > 0, "what was emptied is free");
